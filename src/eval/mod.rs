@@ -1,0 +1,6 @@
+//! Scores: how far hypotheses are from references.
+
+pub mod alignment;
+pub mod wer;
+
+pub use wer::WordErrors;

@@ -1,0 +1,25 @@
+//! CPU kernels on plain slices: the only module with `unsafe`. Each has a scalar reference it is tested against.
+//!
+//! Matrices are row-major f32 in memory; wide instructions are chosen at run time ([`cpu`]).
+
+#![allow(unsafe_code)] // wide instructions; every block says why it is sound
+
+pub mod activation;
+pub mod adamw;
+pub mod attention;
+pub mod cpu;
+pub mod ctc;
+pub mod depthwise;
+pub mod dropout;
+pub mod epilogue;
+pub mod gemm;
+mod gemm_bf16;
+mod gemm_f32;
+pub mod matrix;
+pub mod memory;
+pub mod norm;
+mod pack;
+pub mod rng;
+pub mod rows;
+mod simd;
+pub mod softmax;

@@ -1,0 +1,342 @@
+//! Operands of the bfloat16 product: f32 views rounded and regrouped into the panels its inner loop reads.
+//!
+//! A word holds two neighbouring `k` of one lane (a row of the left operand, a column of the right one): the even `k` in the low half, the
+//! odd one in the high half. An odd last `k` is paired with zero. Right panels, and left ones whose source is contiguous along the rows,
+//! hold for every pair one word per lane; left ones whose source is contiguous along `k` hold row after row, [`ROW_STRIDE`] apart.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::matrix::Matrix;
+
+/// Most rows in a panel of the left operand: with two vectors of columns, 28 of the 32 registers accumulate.
+pub(super) const MAX_ROWS: usize = 14;
+/// Columns in a panel of the right operand: two vectors of 16.
+pub(super) const COLUMNS: usize = 32;
+/// `k` per pass; even. A right-hand panel of one pass is 32 KiB, about a first-level cache.
+pub(super) const DEPTH: usize = 512;
+
+/// Words between rows of a left panel: a pass of pairs and one line more, so that rows do not share cache sets.
+pub(super) const ROW_STRIDE: usize = DEPTH / 2 + 16;
+/// Words of a left panel.
+pub(super) const LEFT_PANEL: usize = MAX_ROWS * ROW_STRIDE;
+
+/// One cache line of packed words.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Line(pub [u32; 16]);
+
+/// Words (pairs) of `k` values.
+pub(super) fn pairs(k: usize) -> usize {
+    k.div_ceil(2)
+}
+
+/// The passes over `k`, as ranges; one empty pass when there is no `k`, so that the output is still written.
+pub(super) fn passes(k: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..k.div_ceil(DEPTH).max(1)).map(move |pass| pass * DEPTH..((pass + 1) * DEPTH).min(k))
+}
+
+/// Rows cut into panels of at most [`MAX_ROWS`], as even as can be (no thin last panel).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowPanels {
+    pub rows: usize,
+    pub count: usize,
+}
+
+impl RowPanels {
+    pub fn new(rows: usize) -> Self {
+        Self { rows, count: rows.div_ceil(MAX_ROWS) }
+    }
+
+    /// First row of panel `panel`; the number of rows for `panel == count`.
+    pub fn start(self, panel: usize) -> usize {
+        if self.count == 0 { 0 } else { panel * self.rows / self.count }
+    }
+}
+
+/// Calls `f` with at least `lines` lines of scratch that stays with the thread; calls may nest. Contents are arbitrary.
+pub(super) fn with_lines<R>(lines: usize, f: impl FnOnce(&mut [Line]) -> R) -> R {
+    thread_local! {
+        static POOL: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+    }
+    // Taken out of the pool while in use: a stolen task on this thread takes another.
+    let mut buffer = POOL.with_borrow_mut(Vec::pop).unwrap_or_default();
+    if buffer.len() < lines {
+        buffer.resize(lines, Line([0; 16]));
+    }
+    let result = f(&mut buffer[..lines]);
+    POOL.with_borrow_mut(|pool| pool.push(buffer));
+    result
+}
+
+/// [`with_lines`] for `floats` values of f32.
+pub(super) fn with_floats<R>(floats: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    with_lines(floats.div_ceil(16), |lines| {
+        // SAFETY: a line is 16 words of 32 bits, aligned, and any bits are an f32.
+        f(unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), floats) })
+    })
+}
+
+/// Packs `lanes` lanes of `k` values starting at `source` into words at `target`, `target_stride` words apart per pair.
+///
+/// # Safety
+/// The CPU has [`Tier::Avx512Bf16`](super::cpu::Tier::Avx512Bf16); `source` is readable at `lane * lane_stride + i * k_stride` for all
+/// `lane < lanes`, `i < k`; `target` is writable for `(pairs(k) - 1) * target_stride + lanes` words.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+pub(super) unsafe fn pack_panel(
+    source: *const f32,
+    lanes: usize,
+    lane_stride: usize,
+    k: usize,
+    k_stride: usize,
+    target: *mut u32,
+    target_stride: usize,
+) {
+    let mut lane = 0;
+    while lane < lanes {
+        let width = (lanes - lane).min(16);
+        // SAFETY: the caller's promise, for the lanes from `lane` on.
+        unsafe {
+            let (from, to) = (source.add(lane * lane_stride), target.add(lane));
+            if lane_stride == 1 {
+                pack_lanes_contiguous(from, width, k, k_stride, to, target_stride);
+            } else if k_stride == 1 {
+                pack_k_contiguous(from, width, lane_stride, k, to, target_stride);
+            } else {
+                pack_strided(from, width, lane_stride, k, k_stride, to, target_stride);
+            }
+        }
+        lane += width;
+    }
+}
+
+/// Rows of the source hold the lanes of one `k`: two rows are rounded and interleaved.
+///
+/// # Safety
+/// As [`pack_panel`], with `lane_stride` 1 and `lanes <= 16`.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+unsafe fn pack_lanes_contiguous(source: *const f32, lanes: usize, k: usize, k_stride: usize, target: *mut u32, target_stride: usize) {
+    use std::arch::x86_64::*;
+    let mask = (0xffffu32 >> (16 - lanes)) as u16;
+    let mut order = [0u16; 32];
+    for (i, place) in order.iter_mut().enumerate() {
+        *place = (i / 2 + 16 * (i % 2)) as u16;
+    }
+    // SAFETY: loads and stores are masked to the lanes; the second row of a pair is read only where it exists.
+    unsafe {
+        let order = _mm512_loadu_si512(order.as_ptr().cast());
+        for pair in 0..pairs(k) {
+            let even = _mm512_maskz_loadu_ps(mask, source.add(2 * pair * k_stride));
+            let odd =
+                if 2 * pair + 1 < k { _mm512_maskz_loadu_ps(mask, source.add((2 * pair + 1) * k_stride)) } else { _mm512_setzero_ps() };
+            let rounded: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(odd, even));
+            let words = _mm512_permutexvar_epi16(order, rounded);
+            _mm512_mask_storeu_epi32(target.add(pair * target_stride).cast(), mask, words);
+        }
+    }
+}
+
+/// Rows of the source hold the `k` of one lane: 16 lanes by 32 `k` are rounded and transposed as 16 x 16 words.
+///
+/// # Safety
+/// As [`pack_panel`], with `k_stride` 1 and `lanes <= 16`.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+unsafe fn pack_k_contiguous(source: *const f32, lanes: usize, lane_stride: usize, k: usize, target: *mut u32, target_stride: usize) {
+    use std::arch::x86_64::*;
+    let mask = (0xffffu32 >> (16 - lanes)) as u16;
+    let mut start = 0;
+    while start < k {
+        let left = (k - start).min(32);
+        // SAFETY: loads are masked to the `k` left (addresses behind a zero mask are not read), stores to the lanes and pairs.
+        unsafe {
+            let mut words = [_mm512_setzero_si512(); 16];
+            for (lane, word) in words.iter_mut().enumerate() {
+                if lane < lanes {
+                    *word = round_tail(source.add(lane * lane_stride + start), left);
+                }
+            }
+            transpose(&mut words);
+            let to = target.add(start / 2 * target_stride);
+            for (pair, word) in words.iter().enumerate().take(pairs(left)) {
+                _mm512_mask_storeu_epi32(to.add(pair * target_stride).cast(), mask, *word);
+            }
+        }
+        start += 32;
+    }
+}
+
+/// Transposes 16 x 16 words in four rounds of interleaving.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn transpose(rows: &mut [std::arch::x86_64::__m512i; 16]) {
+    use std::arch::x86_64::*;
+    let mut t = *rows;
+    for i in 0..8 {
+        t[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+    }
+    let mut u = t;
+    for i in 0..4 {
+        u[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+        u[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+        u[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+        u[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+    }
+    // u[4 g + c] holds, in its 128-bit block b, column 4 b + c of rows 4 g .. 4 g + 3.
+    for c in 0..4 {
+        let even_01 = _mm512_shuffle_i32x4::<0x88>(u[c], u[4 + c]);
+        let odd_01 = _mm512_shuffle_i32x4::<0xdd>(u[c], u[4 + c]);
+        let even_23 = _mm512_shuffle_i32x4::<0x88>(u[8 + c], u[12 + c]);
+        let odd_23 = _mm512_shuffle_i32x4::<0xdd>(u[8 + c], u[12 + c]);
+        rows[c] = _mm512_shuffle_i32x4::<0x88>(even_01, even_23);
+        rows[8 + c] = _mm512_shuffle_i32x4::<0xdd>(even_01, even_23);
+        rows[4 + c] = _mm512_shuffle_i32x4::<0x88>(odd_01, odd_23);
+        rows[12 + c] = _mm512_shuffle_i32x4::<0xdd>(odd_01, odd_23);
+    }
+}
+
+/// Neither direction is contiguous: word by word.
+///
+/// # Safety
+/// As [`pack_panel`].
+#[cfg(target_arch = "x86_64")]
+unsafe fn pack_strided(
+    source: *const f32,
+    lanes: usize,
+    lane_stride: usize,
+    k: usize,
+    k_stride: usize,
+    target: *mut u32,
+    target_stride: usize,
+) {
+    for pair in 0..pairs(k) {
+        for lane in 0..lanes {
+            // SAFETY: inside the caller's bounds; the odd half only where it exists.
+            unsafe {
+                let at = source.add(lane * lane_stride + 2 * pair * k_stride);
+                let even = u32::from(round_bf16(*at));
+                let odd = if 2 * pair + 1 < k { u32::from(round_bf16(*at.add(k_stride))) } else { 0 };
+                *target.add(pair * target_stride + lane) = even | odd << 16;
+            }
+        }
+    }
+}
+
+/// The upper 16 bits of `x` rounded to bfloat16, ties to even; subnormals become zero and NaN stays NaN, as the instruction does.
+pub(super) fn round_bf16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    if x.is_nan() {
+        return (bits >> 16) as u16 | 0x40;
+    }
+    if x.is_subnormal() {
+        return ((bits >> 16) & 0x8000) as u16;
+    }
+    ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
+}
+
+/// Whether left panels of `a` are packed row after row.
+pub(super) fn is_row_wise(a: &Matrix<'_>) -> bool {
+    a.column_stride == 1
+}
+
+/// Lines of a left operand block of `panels` panels.
+pub(super) fn left_lines(panels: usize) -> usize {
+    panels * LEFT_PANEL / 16
+}
+
+/// Packs rows of panels `panels` over `k` of the left operand `a`; panel `i` of the block starts at word `i * LEFT_PANEL`.
+///
+/// # Safety
+/// The CPU has [`Tier::Avx512Bf16`](super::cpu::Tier::Avx512Bf16).
+#[cfg(target_arch = "x86_64")]
+pub(super) unsafe fn pack_left(a: &Matrix<'_>, rows: RowPanels, panels: Range<usize>, k: Range<usize>, target: &mut [Line]) {
+    assert!(left_lines(panels.len()) <= target.len() && k.len() <= DEPTH && rows.rows <= a.rows && k.end <= a.columns);
+    let words = target.as_mut_ptr().cast::<u32>();
+    for (i, panel) in panels.enumerate() {
+        let (first, last) = (rows.start(panel), rows.start(panel + 1));
+        let source = a.pointer(first, k.start);
+        // SAFETY: the view covers rows `first..last` and `k` (checked when it was made), the target the panel (checked above).
+        unsafe {
+            let to = words.add(i * LEFT_PANEL);
+            if is_row_wise(a) {
+                pack_rows(source, last - first, a.row_stride, k.len(), to);
+            } else {
+                pack_panel(source, last - first, a.row_stride, k.len(), a.column_stride, to, last - first);
+            }
+        }
+    }
+}
+
+/// Rounds `rows` rows of `k` contiguous values each to rows of words [`ROW_STRIDE`] apart.
+///
+/// # Safety
+/// The CPU has [`Tier::Avx512Bf16`](super::cpu::Tier::Avx512Bf16); `source` is readable for `rows` rows of `k <= DEPTH` values,
+/// `row_stride` apart; `target` is writable for `rows * ROW_STRIDE` words and aligned to a line.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+unsafe fn pack_rows(source: *const f32, rows: usize, row_stride: usize, k: usize, target: *mut u32) {
+    use std::arch::x86_64::*;
+    for row in 0..rows {
+        // SAFETY: loads are within the row's `k` values (masked at the end); lines stored lie within the row's stride.
+        unsafe {
+            let (from, to) = (source.add(row * row_stride), target.add(row * ROW_STRIDE));
+            let mut start = 0;
+            while start + 32 <= k {
+                let words = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(from.add(start + 16)), _mm512_loadu_ps(from.add(start)));
+                _mm512_store_si512(to.add(start / 2).cast(), std::mem::transmute::<__m512bh, __m512i>(words));
+                start += 32;
+            }
+            if start < k {
+                let words = round_tail(from.add(start), k - start);
+                _mm512_store_si512(to.add(start / 2).cast(), words);
+            }
+        }
+    }
+}
+
+/// Words of `left` values, 1 to 32; zeros after them.
+///
+/// # Safety
+/// The CPU has [`Tier::Avx512Bf16`](super::cpu::Tier::Avx512Bf16); `from` is readable for `left` values.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+unsafe fn round_tail(from: *const f32, left: usize) -> std::arch::x86_64::__m512i {
+    use std::arch::x86_64::*;
+    let low = (0xffffu32 >> (16 - left.min(16))) as u16;
+    let high = if left > 16 { (0xffffu32 >> (32 - left)) as u16 } else { 0 };
+    // SAFETY: loads are masked to the values there are; addresses behind a zero mask are not read.
+    unsafe {
+        let (first, second) = (_mm512_maskz_loadu_ps(low, from), _mm512_maskz_loadu_ps(high, from.wrapping_add(16)));
+        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first))
+    }
+}
+
+/// Lines of a right operand: `panels` panels of [`COLUMNS`] over `k`.
+pub(super) fn right_lines(panels: usize, k: usize) -> usize {
+    panels * COLUMNS / 16 * pairs(k)
+}
+
+/// Packs column panels `panels` over `k` of the right operand `b`; panel `i` of the block starts at line `right_lines(i, k)`.
+///
+/// The last panel of a matrix with at most 16 columns left is packed 16 wide.
+///
+/// # Safety
+/// The CPU has [`Tier::Avx512Bf16`](super::cpu::Tier::Avx512Bf16).
+#[cfg(target_arch = "x86_64")]
+pub(super) unsafe fn pack_right(b: &Matrix<'_>, panels: Range<usize>, k: Range<usize>, target: &mut [Line]) {
+    assert!(right_lines(panels.len(), k.len()) <= target.len() && k.end <= b.rows);
+    let words = target.as_mut_ptr().cast::<u32>();
+    for (i, panel) in panels.enumerate() {
+        let first = panel * COLUMNS;
+        let columns = b.columns.saturating_sub(first).min(COLUMNS);
+        let width = if columns > 16 { COLUMNS } else { 16 };
+        let source = b.pointer(k.start, first);
+        // SAFETY: the view covers `columns` columns from `first` and `k`, the target the panel (checked above).
+        unsafe {
+            pack_panel(source, columns, b.column_stride, k.len(), b.row_stride, words.add(i * COLUMNS * pairs(k.len())), width);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The recogniser: encoder, CTC head, and the middle heads of training.
+
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor, activation};
+
+use crate::error::Result;
+use crate::model::attention::new_linear;
+use crate::model::config::{EncoderConfig, IntermediateConfig};
+use crate::model::encoder::Encoder;
+use crate::model::feed_forward::Routed;
+use crate::model::init::Init;
+use crate::model::lengths::Lengths;
+use crate::model::ops::linear::linear;
+use crate::model::pass::Pass;
+
+/// Feature frames to CTC logits.
+#[derive(Module, Debug)]
+pub struct AsrModel {
+    /// The encoder.
+    pub encoder: Encoder,
+    /// CTC head `[d_model, vocab]`, used after the last layer and after the middle ones.
+    pub head: Linear,
+    /// Middle posteriors back into the stream, `[vocab, d_model]`, where the encoder is self-conditioned.
+    pub conditioning: Option<Linear>,
+    #[module(skip)]
+    intermediate: Option<IntermediateConfig>,
+}
+
+/// Output of a forward pass.
+#[derive(Debug)]
+pub struct AsrOutput {
+    /// `[batch, steps, vocab]`, raw.
+    pub logits: Tensor<3>,
+    /// Valid steps.
+    pub lengths: Lengths,
+    /// Logits of the middle heads, same shape.
+    pub intermediate: Vec<Tensor<3>>,
+    /// Routing of every layer, `None` for dense ones.
+    pub routed: Vec<Option<Routed>>,
+}
+
+impl AsrModel {
+    /// A model with fresh weights on `device`; equal seeds give equal weights.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] if `config` breaks a rule.
+    pub fn new(config: &EncoderConfig, vocab: usize, seed: u64, device: &Device) -> Result<Self> {
+        let mut init = Init::new(device, seed);
+        let encoder = Encoder::new(config, &mut init)?;
+        let head = new_linear(config.d_model, vocab, true, &mut init);
+        let conditioned = config.intermediate.as_ref().is_some_and(|i| i.self_condition);
+        let conditioning = conditioned.then(|| new_linear(vocab, config.d_model, true, &mut init));
+        Ok(Self { encoder, head, conditioning, intermediate: config.intermediate.clone() })
+    }
+
+    /// Classes of the CTC head, the blank included.
+    pub fn vocab(&self) -> usize {
+        self.head.weight.dims()[1]
+    }
+
+    /// Runs the model.
+    ///
+    /// # Shapes
+    /// - `features`: `[batch, frames, mels]`
+    /// - `lengths`: valid frames
+    pub fn forward(&self, features: Tensor<3>, lengths: &Lengths, pass: &Pass) -> AsrOutput {
+        let mut intermediate = Vec::new();
+        let taps: &[usize] = self.intermediate.as_ref().map_or(&[], |i| &i.layers);
+        let output = self.encoder.forward_with(features, lengths, pass, |layer, x| {
+            if !taps.contains(&layer) {
+                return x;
+            }
+            let logits = linear(self.encoder.normalized(x.clone()), &self.head, pass);
+            let x = match &self.conditioning {
+                Some(back) => x + linear(activation::softmax(logits.clone(), 2), back, pass),
+                None => x,
+            };
+            intermediate.push(logits);
+            x
+        });
+        AsrOutput {
+            logits: linear(output.states, &self.head, pass),
+            lengths: output.lengths,
+            intermediate,
+            routed: output.routed,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Self-attention with its projections.
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::Tensor;
+
+use crate::model::config::{EncoderConfig, PositionConfig};
+use crate::model::init::Init;
+use crate::model::lengths::Lengths;
+use crate::model::ops::attention::{AttentionSpec, Relative, attention};
+use crate::model::ops::linear::linear;
+use crate::model::pass::Pass;
+use crate::model::position::relative_sinusoids;
+
+/// Multi-head self-attention; plain, rotary or Transformer-XL relative.
+#[derive(Module, Debug)]
+pub struct SelfAttention {
+    /// Queries, keys and values: `[d_model, 3 d_model]`.
+    pub qkv: Linear,
+    /// `[d_model, d_model]`
+    pub out: Linear,
+    /// Relative positions, if the encoder has them.
+    pub relative: Option<RelativePositions>,
+    heads: usize,
+    rotary: bool,
+}
+
+/// Parameters of relative attention.
+#[derive(Module, Debug)]
+pub struct RelativePositions {
+    /// Projection of the sinusoids, no bias: `[d_model, d_model]`.
+    pub project: Linear,
+    /// Content bias `[heads, d_head]`.
+    pub u: Param<Tensor<2>>,
+    /// Position bias `[heads, d_head]`.
+    pub v: Param<Tensor<2>>,
+}
+
+/// A linear layer drawn from `init`.
+pub(crate) fn new_linear(d_input: usize, d_output: usize, bias: bool, init: &mut Init) -> Linear {
+    Linear { weight: init.fan_in([d_input, d_output], d_input), bias: bias.then(|| init.fan_in([d_output], d_input)) }
+}
+
+impl SelfAttention {
+    /// Projections for `config`.
+    pub fn new(config: &EncoderConfig, init: &mut Init) -> Self {
+        let (d, heads) = (config.d_model, config.n_heads);
+        let relative = matches!(config.position, PositionConfig::Relative).then(|| RelativePositions {
+            project: new_linear(d, d, false, init),
+            u: init.constant([heads, d / heads], 0.0),
+            v: init.constant([heads, d / heads], 0.0),
+        });
+        Self {
+            qkv: new_linear(d, 3 * d, config.attention_bias, init),
+            out: new_linear(d, d, config.attention_bias, init),
+            relative,
+            heads,
+            rotary: matches!(config.position, PositionConfig::Rotary),
+        }
+    }
+
+    /// Attends within every utterance.
+    ///
+    /// # Shapes
+    /// `x`, returns: `[batch, steps, d_model]`
+    pub fn forward(&self, x: Tensor<3>, lengths: &Lengths, pass: &Pass) -> Tensor<3> {
+        let [_, steps, d_model] = x.dims();
+        let relative = self.relative.as_ref().map(|r| {
+            let sinusoids = relative_sinusoids(steps, d_model, &x.device());
+            Relative { u: r.u.val(), v: r.v.val(), positions: linear(sinusoids, &r.project, pass) }
+        });
+        let spec = AttentionSpec { heads: self.heads, lengths, rotary: self.rotary };
+        let context = attention(linear(x, &self.qkv, pass), spec, relative, pass);
+        linear(context, &self.out, pass)
+    }
+}

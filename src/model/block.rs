@@ -1,0 +1,112 @@
+//! One layer of the encoder: Transformer or Conformer.
+
+use burn::module::Module;
+use burn::nn::LayerNorm;
+use burn::tensor::Tensor;
+
+use crate::kernel::activation::Activation;
+use crate::model::attention::SelfAttention;
+use crate::model::config::{BlockConfig, EncoderConfig};
+use crate::model::convolution::{Convolution, new_layer_norm};
+use crate::model::feed_forward::{Dense, FeedForward, Routed};
+use crate::model::init::Init;
+use crate::model::lengths::Lengths;
+use crate::model::moe::router::Router;
+use crate::model::ops::dropout::add_branch;
+use crate::model::ops::norm::layer_norm;
+use crate::model::pass::Pass;
+
+/// A layer of the encoder.
+#[derive(Module, Debug)]
+pub struct Block {
+    /// First half of a Conformer: half-step feed-forward.
+    pub opening: Option<Opening>,
+    /// Norm before attention.
+    pub attention_norm: LayerNorm,
+    /// Self-attention.
+    pub attention: SelfAttention,
+    /// Convolution of a Conformer.
+    pub convolution: Option<ConvolutionBranch>,
+    /// Norm before the feed-forward.
+    pub feed_forward_norm: LayerNorm,
+    /// The feed-forward: dense or experts.
+    pub feed_forward: FeedForward,
+    /// Norm at the end of a Conformer block.
+    pub out_norm: Option<LayerNorm>,
+    #[module(skip)]
+    activation: Activation,
+    dropout: f64,
+}
+
+/// The first feed-forward of a Conformer block.
+#[derive(Module, Debug)]
+pub struct Opening {
+    /// Norm before it.
+    pub norm: LayerNorm,
+    /// Always dense.
+    pub feed_forward: Dense,
+}
+
+/// The convolution of a Conformer block.
+#[derive(Module, Debug)]
+pub struct ConvolutionBranch {
+    /// Norm before it.
+    pub norm: LayerNorm,
+    /// The module.
+    pub module: Convolution,
+}
+
+impl Block {
+    /// A block around `feed_forward`.
+    pub fn new(config: &EncoderConfig, feed_forward: impl FnOnce(&mut Init) -> FeedForward, init: &mut Init) -> Self {
+        let d = config.d_model;
+        let conformer = match config.block {
+            BlockConfig::Transformer => None,
+            BlockConfig::Conformer { kernel, norm, convolution_bias } => Some((kernel, norm, convolution_bias)),
+        };
+        Self {
+            opening: conformer
+                .is_some()
+                .then(|| Opening { norm: new_layer_norm(d, init), feed_forward: Dense::new(d, config.d_ff, init) }),
+            attention_norm: new_layer_norm(d, init),
+            attention: SelfAttention::new(config, init),
+            convolution: conformer.map(|(kernel, norm, bias)| ConvolutionBranch {
+                norm: new_layer_norm(d, init),
+                module: Convolution::new(d, kernel, norm, bias, init),
+            }),
+            feed_forward_norm: new_layer_norm(d, init),
+            feed_forward: feed_forward(init),
+            out_norm: conformer.is_some().then(|| new_layer_norm(d, init)),
+            activation: config.activation.into(),
+            dropout: config.dropout,
+        }
+    }
+
+    /// One layer. `router` is the shared one of the layer's group, lent by the encoder.
+    ///
+    /// Transformer: `x + A(LN(x))`, `x + F(LN(x))`. Conformer: `x + F1(LN(x))/2`, `x + A(LN(x))`, `x + C(LN(x))`, `x + F2(LN(x))/2`, LN.
+    ///
+    /// # Shapes
+    /// `x`, returns: `[batch, steps, d_model]`
+    pub fn forward(&self, x: Tensor<3>, lengths: &Lengths, router: Option<&Router>, pass: &Pass) -> (Tensor<3>, Option<Routed>) {
+        let mut x = x;
+        if let Some(Opening { norm, feed_forward }) = &self.opening {
+            let branch = feed_forward.forward(layer_norm(x.clone(), norm), self.activation, pass);
+            x = add_branch(x, branch, 0.5, self.dropout, pass);
+        }
+        let branch = self.attention.forward(layer_norm(x.clone(), &self.attention_norm), lengths, pass);
+        x = add_branch(x, branch, 1.0, self.dropout, pass);
+        if let Some(ConvolutionBranch { norm, module }) = &self.convolution {
+            let branch = module.forward(layer_norm(x.clone(), norm), lengths, pass);
+            x = add_branch(x, branch, 1.0, self.dropout, pass);
+        }
+        let input = layer_norm(x.clone(), &self.feed_forward_norm);
+        let (branch, routed) = self.feed_forward.forward(input, lengths, router, self.activation, pass);
+        let step = if self.opening.is_some() { 0.5 } else { 1.0 };
+        x = add_branch(x, branch, step, self.dropout, pass);
+        if let Some(norm) = &self.out_norm {
+            x = layer_norm(x, norm);
+        }
+        (x, routed)
+    }
+}

@@ -1,0 +1,307 @@
+//! What an encoder is made of: a complete, strict description that is saved with every model.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::kernel::activation::Activation;
+
+/// The encoder, from feature frames to states: everything needed to build it and nothing that depends on a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncoderConfig {
+    /// Mel bands per feature frame.
+    pub mels: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Number of blocks.
+    pub n_layers: usize,
+    /// Attention heads; divides `d_model`.
+    pub n_heads: usize,
+    /// Hidden width of one feed-forward (of one expert).
+    pub d_ff: usize,
+    /// Activation inside feed-forwards.
+    pub activation: ActivationConfig,
+    /// Dropout on residual branches while training.
+    pub dropout: f64,
+    /// Biases on the attention projections.
+    pub attention_bias: bool,
+    /// Multiply the subsampled input by `sqrt(d_model)`.
+    pub scale_input: bool,
+    /// Frames to steps.
+    pub subsampling: SubsamplingConfig,
+    /// How the encoder knows where a step is.
+    pub position: PositionConfig,
+    /// Transformer or Conformer.
+    pub block: BlockConfig,
+    /// Dense or mixture of experts.
+    pub feed_forward: FeedForwardConfig,
+    /// A CTC head in the middle.
+    pub intermediate: Option<IntermediateConfig>,
+}
+
+/// Activation of feed-forwards, as spelled in configuration files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActivationConfig {
+    /// `max(x, 0)`.
+    Relu,
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// Exact (erf) Gaussian error linear unit.
+    Gelu,
+}
+
+impl From<ActivationConfig> for Activation {
+    fn from(a: ActivationConfig) -> Self {
+        match a {
+            ActivationConfig::Relu => Self::Relu,
+            ActivationConfig::Silu => Self::Silu,
+            ActivationConfig::Gelu => Self::Gelu,
+        }
+    }
+}
+
+/// How frames become steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SubsamplingConfig {
+    /// `factor` neighbouring frames side by side, then a projection (Omni-router paper).
+    Stacking {
+        /// Frames per step.
+        factor: usize,
+        /// Width of a SiLU layer between the stack and the model, with a layer norm after it.
+        hidden: Option<usize>,
+    },
+    /// Depthwise-striding convolutions (FastConformer).
+    Convolution {
+        /// Frames per step: 2, 4 or 8.
+        factor: usize,
+        /// Channels of the convolutions.
+        channels: usize,
+    },
+}
+
+/// Position information.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum PositionConfig {
+    /// None at all.
+    None,
+    /// Continuous augmented positional embedding, added once at the input.
+    Cape {
+        /// Multiplies every frequency.
+        freq_scale: f64,
+        /// Position of step `t` is `t * delta`.
+        delta: f64,
+        /// Multiplies the content before the embedding is added.
+        content_scale: f64,
+        /// Subtract the mean position of the live steps.
+        normalize: bool,
+        /// Training: one shift per utterance, uniform in +- this.
+        max_global_shift: f64,
+        /// Training: one shift per step, uniform in +- this times `delta`.
+        max_local_shift: f64,
+        /// Training: positions scaled by `exp(u)`, u uniform in +- ln of this (1 = off).
+        max_global_scaling: f64,
+    },
+    /// Transformer-XL relative positions inside attention.
+    Relative,
+    /// Rotary positions inside attention (arXiv:2104.09864), first half of a head against the second, base 10000.
+    Rotary,
+}
+
+/// The kind of block.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum BlockConfig {
+    /// Pre-norm attention and feed-forward.
+    Transformer,
+    /// Half-step feed-forwards around attention and a depthwise convolution.
+    Conformer {
+        /// Taps of the depthwise convolution (odd).
+        kernel: usize,
+        /// Norm after the depthwise convolution.
+        norm: ConvolutionNorm,
+        /// Biases on the convolutions.
+        convolution_bias: bool,
+    },
+}
+
+/// Norm inside the convolution module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConvolutionNorm {
+    /// Layer norm over channels: the same for any batch.
+    Layer,
+    /// Batch norm by stored statistics (published checkpoints); it is not trained here.
+    Batch,
+}
+
+/// The kind of feed-forward. In a Conformer the experts replace the second feed-forward.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum FeedForwardConfig {
+    /// One feed-forward for every step.
+    Dense,
+    /// Mixture of experts, top-1, each chosen expert scaled by its gate probability.
+    Experts {
+        /// Who owns routers: every layer (`switch`) or all layers of a group together (`omni`).
+        router: RouterKind,
+        /// Groups of layers and their experts, e.g. `16x4` or `4x2-4x4-4x8`; a group of 1 expert is dense.
+        groups: ExpertGroups,
+        /// A bias on router logits.
+        router_bias: bool,
+        /// Training: standard deviation of noise added to router logits.
+        jitter: f64,
+    },
+}
+
+/// Ownership of routers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouterKind {
+    /// A router per layer (Fedus et al. 2021, arXiv:2101.03961).
+    Switch,
+    /// One router shared by all layers of a group (Gu et al. 2025, arXiv:2507.05724).
+    Omni,
+}
+
+/// Consecutive layers and how many experts each of them has, written `layers x experts`, joined by `-`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ExpertGroups(pub Vec<ExpertGroup>);
+
+/// One group of [`ExpertGroups`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpertGroup {
+    /// Number of consecutive layers.
+    pub layers: usize,
+    /// Experts in each of them.
+    pub experts: usize,
+}
+
+impl ExpertGroups {
+    /// Group index and experts of every layer.
+    pub fn by_layer(&self) -> Vec<(usize, usize)> {
+        self.0.iter().enumerate().flat_map(|(i, g)| std::iter::repeat_n((i, g.experts), g.layers)).collect()
+    }
+}
+
+impl TryFrom<String> for ExpertGroups {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        let group = |part: &str| {
+            let (layers, experts) = part.split_once('x')?;
+            let (layers, experts) = (layers.trim().parse().ok()?, experts.trim().parse().ok()?);
+            (layers > 0 && experts > 0).then_some(ExpertGroup { layers, experts })
+        };
+        let groups: Option<Vec<_>> = text.split('-').map(group).collect();
+        groups.map(Self).ok_or_else(|| format!("expert groups \"{text}\": want layers x experts joined by -, e.g. 4x2-4x4-4x8"))
+    }
+}
+
+impl From<ExpertGroups> for String {
+    fn from(groups: ExpertGroups) -> Self {
+        groups.0.iter().map(|g| format!("{}x{}", g.layers, g.experts)).collect::<Vec<_>>().join("-")
+    }
+}
+
+/// A second use of the CTC head after a middle layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IntermediateConfig {
+    /// Layers (counted from 1) after which the head is applied.
+    pub layers: Vec<usize>,
+    /// Feed the posteriors back into the residual stream (Nozaki and Komatsu 2021, arXiv:2104.02724).
+    pub self_condition: bool,
+}
+
+impl EncoderConfig {
+    /// Checks every rule that construction relies on.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming field, value and rule.
+    pub fn validate(&self) -> Result<()> {
+        let rule = |holds: bool, what: String| if holds { Ok(()) } else { Err(Error::config("encoder", what)) };
+        for (name, value, most) in [
+            ("mels", self.mels, 1024),
+            ("d_model", self.d_model, 16_384),
+            ("n_layers", self.n_layers, 512),
+            ("n_heads", self.n_heads, 1024),
+            ("d_ff", self.d_ff, 131_072),
+        ] {
+            rule((1..=most).contains(&value), format!("encoder.{name} = {value}: must lie in 1..={most}"))?;
+        }
+        rule(
+            self.d_model.is_multiple_of(self.n_heads),
+            format!("encoder.n_heads = {}: must divide encoder.d_model = {}", self.n_heads, self.d_model),
+        )?;
+        rule((0.0..1.0).contains(&self.dropout), format!("encoder.dropout = {}: must lie in 0..1", self.dropout))?;
+        match self.subsampling {
+            SubsamplingConfig::Stacking { factor, hidden } => {
+                rule((1..=64).contains(&factor), format!("encoder.subsampling.factor = {factor}: must lie in 1..=64"))?;
+                rule(hidden.is_none_or(|h| (1..=65_536).contains(&h)), "encoder.subsampling.hidden: must lie in 1..=65536".into())?;
+            }
+            SubsamplingConfig::Convolution { factor, channels } => {
+                rule([2, 4, 8].contains(&factor), format!("encoder.subsampling.factor = {factor}: must be 2, 4 or 8"))?;
+                rule((1..=4096).contains(&channels), format!("encoder.subsampling.channels = {channels}: must lie in 1..=4096"))?;
+            }
+        }
+        let head = self.d_model / self.n_heads;
+        match self.position {
+            PositionConfig::Rotary => {
+                rule(head.is_multiple_of(2), format!("encoder.position rotary: d_model / n_heads = {head} must be even"))?;
+            }
+            PositionConfig::Relative | PositionConfig::Cape { .. } => {
+                rule(self.d_model.is_multiple_of(2), format!("encoder.d_model = {}: must be even for sinusoids", self.d_model))?;
+            }
+            PositionConfig::None => {}
+        }
+        if let PositionConfig::Cape { freq_scale, delta, content_scale, max_global_shift, max_local_shift, max_global_scaling, .. } = self.position {
+            for (name, value, least) in [
+                ("freq_scale", freq_scale, 0.0),
+                ("delta", delta, 0.0),
+                ("content_scale", content_scale, 0.0),
+                ("max_global_shift", max_global_shift, 0.0),
+                ("max_local_shift", max_local_shift, 0.0),
+                ("max_global_scaling", max_global_scaling, 1.0),
+            ] {
+                rule(value.is_finite() && value >= least, format!("encoder.position.{name} = {value}: must be at least {least}"))?;
+            }
+        }
+        if let BlockConfig::Conformer { kernel, .. } = self.block {
+            rule(kernel % 2 == 1 && kernel < 1000, format!("encoder.block.kernel = {kernel}: must be odd and under 1000"))?;
+        }
+        if let FeedForwardConfig::Experts { groups, jitter, .. } = &self.feed_forward {
+            let layers: usize = groups.0.iter().map(|g| g.layers).sum();
+            rule(layers == self.n_layers, format!("encoder.feed_forward.groups cover {layers} layers: must cover n_layers = {}", self.n_layers))?;
+            rule(groups.0.iter().all(|g| g.experts <= 1024), "encoder.feed_forward.groups: at most 1024 experts".into())?;
+            rule(jitter.is_finite() && *jitter >= 0.0, format!("encoder.feed_forward.jitter = {jitter}: must be at least 0"))?;
+        }
+        if let Some(intermediate) = &self.intermediate {
+            rule(
+                !intermediate.layers.is_empty() && intermediate.layers.iter().all(|l| (1..self.n_layers).contains(l)),
+                format!("encoder.intermediate.layers = {:?}: each must lie in 1..{}", intermediate.layers, self.n_layers),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expert_groups_read_and_write() {
+        let groups = ExpertGroups::try_from("4x2-4x4-4x8".to_string()).unwrap();
+        assert_eq!(groups.by_layer()[3], (0, 2));
+        assert_eq!(groups.by_layer()[4], (1, 4));
+        assert_eq!(groups.by_layer().len(), 12);
+        assert_eq!(String::from(groups), "4x2-4x4-4x8");
+        for bad in ["", "4", "x4", "0x4", "4x0", "4x2-", "4x-2"] {
+            assert!(ExpertGroups::try_from(bad.to_string()).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The encoder: subsampling, blocks, and the routers the blocks share.
+
+use burn::module::Module;
+use burn::nn::LayerNorm;
+use burn::tensor::Tensor;
+
+use crate::error::Result;
+use crate::model::block::Block;
+use crate::model::config::{BlockConfig, EncoderConfig, FeedForwardConfig, RouterKind};
+use crate::model::convolution::new_layer_norm;
+use crate::model::feed_forward::{Dense, ExpertLayer, FeedForward, Routed};
+use crate::model::init::Init;
+use crate::model::lengths::Lengths;
+use crate::model::moe::experts::Experts;
+use crate::model::moe::router::Router;
+use crate::model::ops::norm::layer_norm;
+use crate::model::pass::Pass;
+use crate::model::position::add_cape;
+use crate::model::subsampling::Subsampling;
+
+/// Feature frames to states. Owns each shared router once and lends it to the blocks of its group.
+#[derive(Module, Debug)]
+pub struct Encoder {
+    /// Frames to steps.
+    pub subsampling: Subsampling,
+    /// One router for each group of layers that shares one (Omni-router); empty for dense and Switch.
+    pub routers: Vec<Router>,
+    /// The layers.
+    pub blocks: Vec<Block>,
+    /// Norm after the last Transformer block.
+    pub final_norm: Option<LayerNorm>,
+    #[module(skip)]
+    config: EncoderConfig,
+    #[module(skip)]
+    group_router: Vec<Option<usize>>,
+}
+
+/// What the encoder gives.
+#[derive(Debug)]
+pub struct EncoderOutput {
+    /// `[batch, steps, d_model]`
+    pub states: Tensor<3>,
+    /// Valid steps.
+    pub lengths: Lengths,
+    /// Routing of every layer, `None` for dense ones.
+    pub routed: Vec<Option<Routed>>,
+}
+
+impl Encoder {
+    /// An encoder with fresh weights.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] if `config` breaks a rule.
+    pub fn new(config: &EncoderConfig, init: &mut Init) -> Result<Self> {
+        config.validate()?;
+        let (d, m) = (config.d_model, config.d_ff);
+        let subsampling = Subsampling::new(&config.subsampling, config.mels, d, config.dropout, init);
+        let mut routers = Vec::new();
+        let mut group_router = vec![None; config.n_layers];
+        let mut experts_of = vec![1; config.n_layers];
+        let mut switch = None;
+        if let FeedForwardConfig::Experts { router, groups, router_bias, jitter } = &config.feed_forward {
+            let mut shared = Vec::new();
+            for group in &groups.0 {
+                let own = *router == RouterKind::Omni && group.experts > 1;
+                shared.push(own.then_some(routers.len()));
+                if own {
+                    routers.push(Router::new(d, group.experts, *router_bias, *jitter, init));
+                }
+            }
+            for (layer, (group, experts)) in groups.by_layer().into_iter().enumerate() {
+                experts_of[layer] = experts;
+                group_router[layer] = shared[group];
+            }
+            switch = (*router == RouterKind::Switch).then_some((*router_bias, *jitter));
+        }
+        let blocks = experts_of
+            .iter()
+            .map(|&n| {
+                let feed_forward = |init: &mut Init| match n {
+                    1 => FeedForward::Dense(Dense::new(d, m, init)),
+                    _ => FeedForward::Experts(ExpertLayer {
+                        experts: Experts::new(n, d, m, init),
+                        router: switch.map(|(bias, jitter)| Router::new(d, n, bias, jitter, init)),
+                    }),
+                };
+                Block::new(config, feed_forward, init)
+            })
+            .collect();
+        let final_norm = matches!(config.block, BlockConfig::Transformer).then(|| new_layer_norm(d, init));
+        Ok(Self { subsampling, routers, blocks, final_norm, config: config.clone(), group_router })
+    }
+
+    /// What the encoder is made of.
+    pub fn config(&self) -> &EncoderConfig {
+        &self.config
+    }
+
+    /// Encodes a batch.
+    ///
+    /// # Shapes
+    /// - `features`: `[batch, frames, mels]`, whatever in the padding
+    /// - `lengths`: valid frames
+    pub fn forward(&self, features: Tensor<3>, lengths: &Lengths, pass: &Pass) -> EncoderOutput {
+        self.forward_with(features, lengths, pass, |_, x| x)
+    }
+
+    /// Encodes a batch; `after` sees the stream after each layer (counted from 1) and gives what goes on.
+    pub fn forward_with(
+        &self,
+        features: Tensor<3>,
+        lengths: &Lengths,
+        pass: &Pass,
+        mut after: impl FnMut(usize, Tensor<3>) -> Tensor<3>,
+    ) -> EncoderOutput {
+        let mut x = self.subsampling.forward(features, lengths, pass);
+        let lengths = lengths.map(|n| self.config.subsampling.output_len(n));
+        if self.config.scale_input {
+            x = x.mul_scalar((self.config.d_model as f64).sqrt());
+        }
+        x = add_cape(x, &lengths, &self.config.position, pass);
+        let mut routed = Vec::with_capacity(self.blocks.len());
+        for (i, block) in self.blocks.iter().enumerate() {
+            let router = self.group_router[i].map(|r| &self.routers[r]);
+            let (y, choice) = block.forward(x, &lengths, router, pass);
+            routed.push(choice);
+            x = after(i + 1, y);
+        }
+        EncoderOutput { states: self.normalized(x), lengths, routed }
+    }
+
+    /// The final norm, where the blocks do not end with one.
+    pub fn normalized(&self, x: Tensor<3>) -> Tensor<3> {
+        match &self.final_norm {
+            Some(norm) => layer_norm(x, norm),
+            None => x,
+        }
+    }
+}

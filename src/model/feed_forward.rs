@@ -1,0 +1,116 @@
+//! The feed-forward of a block: dense, or experts chosen by a router.
+
+use std::sync::Arc;
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+use crate::kernel::activation::Activation;
+use crate::model::init::Init;
+use crate::model::lengths::Lengths;
+use crate::model::moe::balance::{RouterLoss, router_loss};
+use crate::model::moe::experts::Experts;
+use crate::model::moe::router::{Router, Routing};
+use crate::model::ops::experts::{ExpertWeights, Grouping, expert_feed_forward};
+use crate::model::pass::Pass;
+
+/// Feed-forward of one block, without its norm and residual.
+#[derive(Module, Debug)]
+pub enum FeedForward {
+    /// The same weights for every step.
+    Dense(Dense),
+    /// Experts; the router is the block's own (Switch) or lent by the encoder (Omni).
+    Experts(ExpertLayer),
+}
+
+/// A dense two-layer feed-forward.
+#[derive(Module, Debug)]
+pub struct Dense {
+    /// `[d_model, d_ff]`
+    pub up: Param<Tensor<2>>,
+    /// `[d_ff]`
+    pub up_bias: Param<Tensor<1>>,
+    /// `[d_ff, d_model]`
+    pub down: Param<Tensor<2>>,
+    /// `[d_model]`
+    pub down_bias: Param<Tensor<1>>,
+}
+
+/// Experts and, for Switch, their own router.
+#[derive(Module, Debug)]
+pub struct ExpertLayer {
+    /// The experts of this layer.
+    pub experts: Experts,
+    /// A router of this layer alone; `None` where the encoder lends a shared one.
+    pub router: Option<Router>,
+}
+
+/// What a feed-forward says about its routing while training or analysed.
+#[derive(Debug, Clone)]
+pub struct Routed {
+    /// Choices and probabilities.
+    pub routing: Routing,
+    /// Auxiliary losses.
+    pub loss: RouterLoss,
+}
+
+impl Dense {
+    /// Drawn like linear layers, biases 0.
+    pub fn new(d_model: usize, d_ff: usize, init: &mut Init) -> Self {
+        Self {
+            up: init.fan_in([d_model, d_ff], d_model),
+            up_bias: init.constant([d_ff], 0.0),
+            down: init.fan_in([d_ff, d_model], d_ff),
+            down_bias: init.constant([d_model], 0.0),
+        }
+    }
+
+    /// `act(x W_up + b_up) W_down + b_down`.
+    ///
+    /// # Shapes
+    /// `x`, returns: `[batch, steps, d_model]`
+    pub fn forward(&self, x: Tensor<3>, act: Activation, pass: &Pass) -> Tensor<3> {
+        let [batch, steps, d_model] = x.dims();
+        let rows = batch * steps;
+        let [_, d_ff] = self.up.dims();
+        let weights = ExpertWeights {
+            up: self.up.val().reshape([1, d_model, d_ff]),
+            up_bias: self.up_bias.val().reshape([1, d_ff]),
+            down: self.down.val().reshape([1, d_ff, d_model]),
+            down_bias: self.down_bias.val().reshape([1, d_model]),
+        };
+        let grouping = Arc::new(Grouping::identity(rows));
+        expert_feed_forward(x.reshape([rows, d_model]), weights, grouping, act, pass).reshape([batch, steps, d_model])
+    }
+}
+
+impl FeedForward {
+    /// Runs the feed-forward; `shared` is the encoder's router for this layer, if it has one.
+    ///
+    /// # Shapes
+    /// `x`, returns: `[batch, steps, d_model]`; padded steps give 0 where experts are routed
+    ///
+    /// # Panics
+    /// If the layer has experts and neither its own router nor a shared one: a bug of the constructor.
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        lengths: &Lengths,
+        shared: Option<&Router>,
+        act: Activation,
+        pass: &Pass,
+    ) -> (Tensor<3>, Option<Routed>) {
+        match self {
+            Self::Dense(dense) => (dense.forward(x, act, pass), None),
+            Self::Experts(layer) => {
+                let router = layer.router.as_ref().or(shared).expect("a layer with experts has a router");
+                let [batch, steps, d_model] = x.dims();
+                let x = x.reshape([batch * steps, d_model]);
+                let routing = router.route(x.clone(), lengths, pass);
+                let y = layer.experts.forward(x, &routing, act, pass).reshape([batch, steps, d_model]);
+                let loss = router_loss(&routing);
+                (y, Some(Routed { routing, loss }))
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Parameter initialisation from a seed: the same weights on any device, thread count or test order.
+
+use burn::module::Param;
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::kernel::rng::SplitMix;
+
+/// Draws parameters in construction order.
+#[derive(Debug)]
+pub struct Init {
+    device: Device,
+    rng: SplitMix,
+}
+
+impl Init {
+    /// A source of parameters on `device`.
+    pub fn new(device: &Device, seed: u64) -> Self {
+        Self { device: device.clone(), rng: SplitMix::new(seed) }
+    }
+
+    /// Where parameters live.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Uniform in +- `1 / sqrt(fan_in)`, the default of linear layers in the field.
+    pub fn fan_in<const D: usize>(&mut self, shape: [usize; D], fan_in: usize) -> Param<Tensor<D>> {
+        self.uniform(shape, 1.0 / (fan_in.max(1) as f32).sqrt())
+    }
+
+    /// Uniform in +- `bound`.
+    pub fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f32) -> Param<Tensor<D>> {
+        let count = shape.iter().product();
+        let values: Vec<f32> = (0..count).map(|_| (self.rng.next_f32() * 2.0 - 1.0) * bound).collect();
+        Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.device))
+    }
+
+    /// All elements `value`.
+    pub fn constant<const D: usize>(&mut self, shape: [usize; D], value: f32) -> Param<Tensor<D>> {
+        let values = vec![value; shape.iter().product()];
+        Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.device))
+    }
+}

@@ -1,0 +1,48 @@
+//! The experts of one layer.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+use crate::kernel::activation::Activation;
+use crate::model::init::Init;
+use crate::model::moe::router::Routing;
+use crate::model::ops::experts::{ExpertWeights, expert_feed_forward};
+use crate::model::pass::Pass;
+
+/// `experts` feed-forwards of one layer, their weights stacked.
+#[derive(Module, Debug)]
+pub struct Experts {
+    /// `[experts, d_model, d_ff]`
+    pub up: Param<Tensor<3>>,
+    /// `[experts, d_ff]`
+    pub up_bias: Param<Tensor<2>>,
+    /// `[experts, d_ff, d_model]`
+    pub down: Param<Tensor<3>>,
+    /// `[experts, d_model]`
+    pub down_bias: Param<Tensor<2>>,
+}
+
+impl Experts {
+    /// Experts drawn like linear layers, biases 0.
+    pub fn new(experts: usize, d_model: usize, d_ff: usize, init: &mut Init) -> Self {
+        Self {
+            up: init.fan_in([experts, d_model, d_ff], d_model),
+            up_bias: init.constant([experts, d_ff], 0.0),
+            down: init.fan_in([experts, d_ff, d_model], d_ff),
+            down_bias: init.constant([experts, d_model], 0.0),
+        }
+    }
+
+    /// The stacked weights.
+    pub fn weights(&self) -> ExpertWeights {
+        ExpertWeights { up: self.up.val(), up_bias: self.up_bias.val(), down: self.down.val(), down_bias: self.down_bias.val() }
+    }
+
+    /// Each row through its expert, scaled by its gate probability: `y_t = P_{t,e*} FFN_{e*}(x_t)`; dead rows give 0.
+    ///
+    /// # Shapes
+    /// `x`, returns: `[rows, d_model]`
+    pub fn forward(&self, x: Tensor<2>, routing: &Routing, act: Activation, pass: &Pass) -> Tensor<2> {
+        expert_feed_forward(x, self.weights(), routing.grouping.clone(), act, pass) * routing.weights.clone()
+    }
+}

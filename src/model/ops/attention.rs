@@ -1,0 +1,103 @@
+//! Multi-head self-attention between projected queries, keys and values.
+
+use burn::tensor::{Bool, Device, Tensor, TensorData, activation};
+
+use crate::model::lengths::Lengths;
+use crate::model::pass::Pass;
+
+/// What attention computes beside the plain product.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionSpec<'a> {
+    /// Number of heads.
+    pub heads: usize,
+    /// Valid steps per row.
+    pub lengths: &'a Lengths,
+    /// Rotate queries and keys by their positions.
+    pub rotary: bool,
+}
+
+/// Parameters of Transformer-XL relative attention.
+#[derive(Debug, Clone)]
+pub struct Relative {
+    /// Content bias `[heads, d_head]`.
+    pub u: Tensor<2>,
+    /// Position bias `[heads, d_head]`.
+    pub v: Tensor<2>,
+    /// Projected sinusoids of positions `steps - 1 .. -(steps - 1)`: `[2 steps - 1, d_model]`.
+    pub positions: Tensor<2>,
+}
+
+/// Softmax attention; keys in the padding are never attended to.
+///
+/// # Shapes
+/// - `qkv`: `[batch, steps, 3 d_model]`: queries, keys, values side by side, head after head
+/// - returns `[batch, steps, d_model]`; rows in the padding are arbitrary but finite
+///
+/// # Numerics
+/// Scores are scaled by `1 / sqrt(d_head)`; softmax in f32.
+pub fn attention(qkv: Tensor<3>, spec: AttentionSpec<'_>, relative: Option<Relative>, _pass: &Pass) -> Tensor<3> {
+    composed(qkv, spec, relative)
+}
+
+fn composed(qkv: Tensor<3>, spec: AttentionSpec<'_>, relative: Option<Relative>) -> Tensor<3> {
+    let device = qkv.device();
+    let [batch, steps, width] = qkv.dims();
+    let d_model = width / 3;
+    let d_head = d_model / spec.heads;
+    let qkv = spec.lengths.clear_padding(qkv);
+    let part = |i: usize| {
+        qkv.clone().slice([0..batch, 0..steps, i * d_model..(i + 1) * d_model]).reshape([batch, steps, spec.heads, d_head]).swap_dims(1, 2)
+    };
+    let (mut q, mut k, v) = (part(0), part(1), part(2));
+    if spec.rotary {
+        let (cos, sin) = rotary_tables(steps, d_head, &device);
+        q = rotate(q, cos.clone(), sin.clone());
+        k = rotate(k, cos, sin);
+    }
+    let scores = match relative {
+        None => q.matmul(k.swap_dims(2, 3)),
+        Some(Relative { u, v, positions }) => {
+            let bias = |b: Tensor<2>| b.reshape([1, spec.heads, 1, d_head]);
+            let content = (q.clone() + bias(u)).matmul(k.swap_dims(2, 3));
+            let positions = positions.reshape([1, 2 * steps - 1, spec.heads, d_head]).swap_dims(1, 2);
+            let position = (q + bias(v)).matmul(positions.swap_dims(2, 3));
+            content + relative_shift(position)
+        }
+    };
+    let scores = scores.div_scalar((d_head as f64).sqrt());
+    let scores = if spec.lengths.has_padding() { scores.mask_fill(dead_keys(spec.lengths, spec.heads, &device), -1e9) } else { scores };
+    activation::softmax(scores, 3).matmul(v).swap_dims(1, 2).reshape([batch, steps, d_model])
+}
+
+/// True where a key is padding: `[batch, heads, steps, steps]`.
+fn dead_keys(lengths: &Lengths, heads: usize, device: &Device) -> Tensor<4, Bool> {
+    let (batch, steps) = (lengths.batch(), lengths.padded());
+    lengths.live(device).equal_elem(0.0).reshape([batch, 1, 1, steps]).expand([batch, heads, steps, steps])
+}
+
+fn rotary_tables(steps: usize, d_head: usize, device: &Device) -> (Tensor<4>, Tensor<4>) {
+    let half = d_head / 2;
+    let angle = |t: usize, i: usize| t as f64 * 1e4f64.powf(-2.0 * i as f64 / d_head as f64);
+    let table = |f: fn(f64) -> f64| {
+        let values: Vec<f32> = (0..steps).flat_map(|t| (0..half).map(move |i| f(angle(t, i)) as f32)).collect();
+        Tensor::from_data(TensorData::new(values, [1, 1, steps, half]), device)
+    };
+    (table(f64::cos), table(f64::sin))
+}
+
+/// Rotates the first half of every head against the second: `(a cos - b sin, a sin + b cos)`.
+fn rotate(x: Tensor<4>, cos: Tensor<4>, sin: Tensor<4>) -> Tensor<4> {
+    let [batch, heads, steps, d_head] = x.dims();
+    let half = d_head / 2;
+    let a = x.clone().slice([0..batch, 0..heads, 0..steps, 0..half]);
+    let b = x.slice([0..batch, 0..heads, 0..steps, half..d_head]);
+    Tensor::cat(vec![a.clone() * cos.clone() - b.clone() * sin.clone(), a * sin + b * cos], 3)
+}
+
+/// Row `t` of `[batch, heads, steps, 2 steps - 1]` shifted so that column `s` holds relative position `t - s`.
+fn relative_shift(x: Tensor<4>) -> Tensor<4> {
+    let [batch, heads, steps, count] = x.dims();
+    let zeros = Tensor::zeros([batch, heads, steps, 1], &x.device());
+    let x = Tensor::cat(vec![zeros, x], 3).reshape([batch, heads, count + 1, steps]);
+    x.slice([0..batch, 0..heads, 1..count + 1, 0..steps]).reshape([batch, heads, steps, count]).slice([0..batch, 0..heads, 0..steps, 0..steps])
+}

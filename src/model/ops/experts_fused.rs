@@ -1,0 +1,138 @@
+//! The fast dispatch: rows gathered by expert, two grouped products, rows scattered back; and its gradient.
+
+use std::sync::Arc;
+
+use crate::kernel::activation::Activation;
+use crate::kernel::epilogue::Epilogue;
+use crate::kernel::gemm::{Compute, Operand, Parallel, Precision, Write, gemm_grouped, gemm_grouped_outer};
+use crate::kernel::matrix::{Matrix, MatrixMut};
+use crate::model::ops::experts::Grouping;
+use crate::model::ops::fused::{Fused, Host, Kept};
+use crate::model::ops::linear::column_sums;
+
+/// [`super::experts::expert_feed_forward`] as one operation.
+#[derive(Debug)]
+pub struct FusedExperts {
+    grouping: Arc<Grouping>,
+    act: Activation,
+    compute: Compute,
+}
+
+/// Sizes read off the inputs.
+#[derive(Clone, Copy)]
+struct Sizes {
+    d_model: usize,
+    d_ff: usize,
+    slots: usize,
+}
+
+impl FusedExperts {
+    /// The operation for one routing.
+    pub fn new(grouping: Arc<Grouping>, act: Activation, precision: Precision) -> Self {
+        Self { grouping, act, compute: Compute::new(precision, Parallel::Rayon) }
+    }
+
+    fn sizes(&self, inputs: &[Host<'_>]) -> Sizes {
+        let slots = self.grouping.offsets.last().copied().unwrap_or(0);
+        Sizes { d_model: inputs[1].shape[1], d_ff: inputs[1].shape[2], slots }
+    }
+
+    /// Rows `row(slot)` of `[.., width]`, in the order of the experts.
+    fn gather(&self, values: &[f32], width: usize, row: impl Fn(usize) -> usize) -> Vec<f32> {
+        let mut gathered = Vec::with_capacity(self.grouping.order.len() * width);
+        for &slot in &self.grouping.order {
+            gathered.extend_from_slice(&values[row(slot) * width..][..width]);
+        }
+        gathered
+    }
+
+    /// Adds sorted rows onto rows `row(slot)` of a zeroed `[rows, width]`.
+    fn scatter(&self, sorted: &[f32], width: usize, rows: usize, row: impl Fn(usize) -> usize) -> Vec<f32> {
+        let mut out = vec![0.0f32; rows * width];
+        for (&slot, values) in self.grouping.order.iter().zip(sorted.chunks_exact(width)) {
+            out[row(slot) * width..][..width].iter_mut().zip(values).for_each(|(o, v)| *o += v);
+        }
+        out
+    }
+
+    /// `a . weights[e]` for the rows of every expert.
+    fn product(&self, a: Matrix<'_>, weights: &[Operand<'_>], bias: Option<&[f32]>, act: Activation, columns: usize) -> Vec<f32> {
+        let (rows, _) = a.shape();
+        let mut out = vec![0.0; rows * columns];
+        let epilogue = |e: usize| Epilogue { bias: bias.map(|b| &b[e * columns..][..columns]), activation: act };
+        gemm_grouped(MatrixMut::new(&mut out, rows, columns), Write::Overwrite, a, &self.grouping.offsets, weights, epilogue, self.compute);
+        out
+    }
+
+    /// `a^T . b` over the rows of every expert, stacked.
+    fn outer(&self, a: &[f32], columns_a: usize, b: &[f32], columns_b: usize) -> Vec<f32> {
+        let (rows, experts) = (a.len() / columns_a, self.grouping.offsets.len() - 1);
+        let mut out = vec![0.0; experts * columns_a * columns_b];
+        let c = MatrixMut::new(&mut out, experts * columns_a, columns_b);
+        let (a, b) = (Matrix::new(a, rows, columns_a), Matrix::new(b, rows, columns_b));
+        gemm_grouped_outer(c, Write::Overwrite, a, b, &self.grouping.offsets, self.compute);
+        out
+    }
+
+    /// Column sums over the rows of every expert, stacked.
+    fn bias_gradients(&self, grad: &[f32], columns: usize) -> Vec<f32> {
+        self.grouping.offsets.windows(2).flat_map(|w| column_sums(&grad[w[0] * columns..w[1] * columns], columns)).collect()
+    }
+}
+
+/// One `[rows, columns]` matrix for each expert.
+fn stack<'a>(weights: &'a Host<'_>, rows: usize, columns: usize) -> Vec<Matrix<'a>> {
+    weights.values.chunks_exact(rows * columns).map(|w| Matrix::new(w, rows, columns)).collect()
+}
+
+fn operands<'a>(matrices: impl IntoIterator<Item = Matrix<'a>>) -> Vec<Operand<'a>> {
+    matrices.into_iter().map(Operand::View).collect()
+}
+
+impl Fused for FusedExperts {
+    fn forward(&self, inputs: &[Host<'_>], kept: Option<&mut Kept>) -> (Vec<f32>, Vec<usize>) {
+        let Sizes { d_model, d_ff, slots } = self.sizes(inputs);
+        let top_k = self.grouping.top_k;
+        let gathered = (!self.grouping.is_identity()).then(|| self.gather(inputs[0].values, d_model, |s| s / top_k));
+        let x = Matrix::new(gathered.as_deref().unwrap_or(inputs[0].values), slots, d_model);
+        let (up, down) = (operands(stack(&inputs[1], d_model, d_ff)), operands(stack(&inputs[3], d_ff, d_model)));
+        let hidden = match kept {
+            None => self.product(x, &up, Some(inputs[2].values), self.act, d_ff),
+            Some(kept) => {
+                let raw = self.product(x, &up, Some(inputs[2].values), Activation::Identity, d_ff);
+                let mut hidden = vec![0.0; raw.len()];
+                self.act.forward(&raw, &mut hidden);
+                kept.push(raw);
+                kept.push(hidden.clone());
+                hidden
+            }
+        };
+        let y = self.product(Matrix::new(&hidden, slots, d_ff), &down, Some(inputs[4].values), Activation::Identity, d_model);
+        let rows = self.grouping.rows * top_k;
+        let y = if gathered.is_some() { self.scatter(&y, d_model, rows, |s| s) } else { y };
+        (y, vec![rows, d_model])
+    }
+
+    fn backward(&self, inputs: &[Host<'_>], kept: &Kept, grad: &[f32], _wanted: &[bool]) -> Vec<Vec<f32>> {
+        let Sizes { d_model, d_ff, slots } = self.sizes(inputs);
+        let top_k = self.grouping.top_k;
+        let dispatched = !self.grouping.is_identity();
+        let gathered = dispatched.then(|| (self.gather(inputs[0].values, d_model, |s| s / top_k), self.gather(grad, d_model, |s| s)));
+        let (x, grad) = gathered.as_ref().map_or((inputs[0].values, grad), |(x, g)| (x, g));
+        let (raw, hidden) = (&kept[0], &kept[1]);
+        let up = operands(stack(&inputs[1], d_model, d_ff).into_iter().map(Matrix::transposed));
+        let down = operands(stack(&inputs[3], d_ff, d_model).into_iter().map(Matrix::transposed));
+        let grad_hidden = self.product(Matrix::new(grad, slots, d_model), &down, None, Activation::Identity, d_ff);
+        let mut grad_raw = vec![0.0; raw.len()];
+        self.act.backward(raw, &grad_hidden, &mut grad_raw);
+        let grad_x = self.product(Matrix::new(&grad_raw, slots, d_ff), &up, None, Activation::Identity, d_model);
+        let grad_x = if dispatched { self.scatter(&grad_x, d_model, self.grouping.rows, |s| s / top_k) } else { grad_x };
+        vec![
+            grad_x,
+            self.outer(x, d_model, &grad_raw, d_ff),
+            self.bias_gradients(&grad_raw, d_ff),
+            self.outer(hidden, d_ff, grad, d_model),
+            self.bias_gradients(grad, d_model),
+        ]
+    }
+}

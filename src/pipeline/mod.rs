@@ -1,0 +1,5 @@
+//! Where the siblings meet: audio, features, model, decode and text joined into a recogniser.
+
+pub mod batch;
+pub mod transcriber;
+pub mod transcript;

@@ -1,0 +1,11 @@
+//! Text on both ends of the model: cleaning transcripts for training ([`target()`]), turning them into tokens and back ([`Tokenizer`]),
+//! and bringing reference and hypothesis to one form before scoring ([`Normalizer`]).
+
+mod characters;
+pub mod normalizer;
+pub mod target;
+pub mod tokenizer;
+
+pub use normalizer::Normalizer;
+pub use target::target;
+pub use tokenizer::Tokenizer;

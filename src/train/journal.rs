@@ -1,0 +1,129 @@
+//! The run's log: one JSON object per line, appended; what the curves are drawn from.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// A line of the log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Line {
+    /// Means over the steps since the line before.
+    Train {
+        /// Steps taken.
+        step: u64,
+        /// Audio hours seen.
+        audio_hours: f64,
+        /// Epoch of the last batch.
+        epoch: u64,
+        /// CTC loss of the last head per token, nats.
+        loss: f64,
+        /// Of the middle heads.
+        intermediate: f64,
+        /// Load balance, 1 when even.
+        balance: f64,
+        /// Global gradient norm before clipping.
+        norm: f64,
+        /// Learning rate.
+        lr: f64,
+        /// Share of steps by expert, for every MoE layer.
+        load: Vec<Vec<f64>>,
+        /// Hours of audio per hour of wall time.
+        speed: f64,
+        /// Steps left out because the gradient was not finite.
+        skipped: u64,
+    },
+    /// WER of the averaged weights.
+    Dev {
+        /// Steps taken.
+        step: u64,
+        /// Audio hours seen.
+        audio_hours: f64,
+        /// WER by set, as a fraction.
+        wer: BTreeMap<String, f64>,
+        /// WER of all together.
+        all: f64,
+    },
+}
+
+/// The log file.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// Opens the log for a run that stands at `step`: later lines (of a run killed after its checkpoint) are cut off.
+    ///
+    /// # Errors
+    /// [`Error::Io`]
+    pub fn open(path: &Path, step: u64) -> Result<Self> {
+        let kept: Vec<Line> = read(path)?.into_iter().filter(|l| l.step() <= step).collect();
+        let mut text = String::new();
+        for line in &kept {
+            text.push_str(&encode(path, line)?);
+        }
+        crate::checkpoint::safetensors_file::write_atomically(path, text.as_bytes())?;
+        let file = OpenOptions::new().append(true).open(path).map_err(|e| Error::io(path, e))?;
+        Ok(Self { path: path.into(), file })
+    }
+
+    /// Appends a line.
+    ///
+    /// # Errors
+    /// [`Error::Io`]
+    pub fn write(&mut self, line: &Line) -> Result<()> {
+        let text = encode(&self.path, line)?;
+        self.file.write_all(text.as_bytes()).map_err(|e| Error::io(&self.path, e))
+    }
+}
+
+fn encode(path: &Path, line: &Line) -> Result<String> {
+    serde_json::to_string(line).map(|s| s + "\n").map_err(|e| Error::io(path, e.into()))
+}
+
+impl Line {
+    /// Steps taken when it was written.
+    pub fn step(&self) -> u64 {
+        match self {
+            Self::Train { step, .. } | Self::Dev { step, .. } => *step,
+        }
+    }
+}
+
+/// Reads a log; a missing file is an empty log, an unfinished last line is left out.
+///
+/// # Errors
+/// [`Error::Io`]
+pub fn read(path: &Path) -> Result<Vec<Line>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(Error::io(path, e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_after_the_checkpoint_are_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let line = |step| Line::Dev { step, audio_hours: 1.0, wer: BTreeMap::new(), all: 0.5 };
+        let mut journal = Journal::open(&path, 0).unwrap();
+        (1..=3).for_each(|s| journal.write(&line(s)).unwrap());
+        drop(journal);
+        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"event\":\"dev\",\"st").unwrap();
+        let mut journal = Journal::open(&path, 2).unwrap();
+        journal.write(&line(5)).unwrap();
+        assert_eq!(read(&path).unwrap(), [line(1), line(2), line(5)]);
+    }
+}

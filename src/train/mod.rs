@@ -1,0 +1,20 @@
+//! Training: a run configuration in, a model folder out.
+//!
+//! ```text
+//! RunConfig -> Speech (manifests, cache) -> Preparer on loader threads -> HostBatch -> step (loss, gradients) -> Optimizer
+//!                                            checkpoint, JSONL log, curves, dev WER along the way -> ModelDirectory
+//! ```
+
+pub mod batch;
+pub mod config;
+pub mod evaluate;
+pub mod journal;
+pub mod optimizer;
+pub mod plot;
+pub mod run;
+pub mod schedule;
+pub mod state;
+pub mod step;
+
+pub use config::RunConfig;
+pub use run::{Outcome, run};

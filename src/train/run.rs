@@ -1,0 +1,396 @@
+//! The training loop.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::tensor::Device;
+
+use crate::checkpoint::directory::{FORMAT_VERSION, ModelConfig, ModelDirectory};
+use crate::checkpoint::safetensors_file::write_atomically;
+use crate::checkpoint::weights;
+use crate::dataset::augment::{Augmenter, Sounds};
+use crate::dataset::bucket::{Item, ctc_steps};
+use crate::dataset::{Loader, Planner, SourceConfig};
+use crate::error::{Error, Result};
+use crate::features::{FrontEnd, FrontEndConfig, Normalization};
+use crate::kernel::rng::SplitMix;
+use crate::model::asr::AsrModel;
+use crate::model::pass::Pass;
+use crate::text::{self, Tokenizer};
+use crate::train::batch::{HostBatch, Preparer, Speech, encode_targets, feature_statistics, log, read_sounds};
+use crate::train::config::{RunConfig, TokenizerConfig};
+use crate::train::evaluate::Dev;
+use crate::train::journal::{self, Journal, Line};
+use crate::train::optimizer::Optimizer;
+use crate::train::plot;
+use crate::train::state::{self, Progress};
+use crate::train::step::{BatchReport, batch_gradients};
+
+/// Utterances whose features give the mean and deviation of the mel bands.
+const STATISTICS_CLIPS: usize = 500;
+/// Batches prepared ahead of the step.
+const PREFETCH: usize = 6;
+/// Steps in a row without a finite gradient after which a run gives up.
+const MAX_SKIPPED: u64 = 50;
+
+/// What a run ended with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Steps taken.
+    pub steps: u64,
+    /// Audio hours seen.
+    pub audio_hours: f64,
+    /// CTC loss per token of the last logged stretch.
+    pub last_loss: f64,
+    /// WER on all dev sets together at the end, as a fraction.
+    pub dev_wer: Option<f64>,
+}
+
+/// Trains until the audio hours of `config` are seen; goes on from the run folder's checkpoint if there is one.
+///
+/// # Errors
+/// [`Error::Config`], [`Error::Io`], [`Error::Manifest`], [`Error::Checkpoint`], [`Error::Training`]
+pub fn run(config: &RunConfig, device: &Device) -> Result<Outcome> {
+    let mut session = Session::start(config, device)?;
+    while !session.done() {
+        session.step()?;
+    }
+    session.finish()
+}
+
+/// A run under way.
+struct Session<'a> {
+    config: &'a RunConfig,
+    device: Device,
+    tokenizer: Tokenizer,
+    model_config: ModelConfig,
+    front_end: FrontEnd,
+    dev: Option<Dev>,
+    loader: Loader<crate::dataset::BatchPlan, HostBatch>,
+    model: AsrModel,
+    optimizer: Optimizer,
+    progress: Progress,
+    journal: Journal,
+    window: Window,
+    last_save: Instant,
+    next_evaluation: f64,
+    skipped_in_a_row: u64,
+    last_loss: f64,
+}
+
+/// Sums since the last log line.
+struct Window {
+    reports: VecDeque<BatchReport>,
+    norm: f64,
+    lr: f64,
+    steps: u64,
+    seconds: f64,
+    skipped: u64,
+    since: Instant,
+}
+
+impl Window {
+    fn new() -> Self {
+        Self { reports: VecDeque::new(), norm: 0.0, lr: 0.0, steps: 0, seconds: 0.0, skipped: 0, since: Instant::now() }
+    }
+}
+
+impl<'a> Session<'a> {
+    fn start(config: &'a RunConfig, device: &Device) -> Result<Self> {
+        config.validate()?;
+        std::fs::create_dir_all(&config.output).map_err(|e| Error::io(&config.output, e))?;
+        let speech = Speech::load(&config.data.train, &config.data.filter, &config.data.cache, &mut decode_progress)?;
+        log(format_args!("{}", speech.corpus.report()));
+        let (tokenizer, front_end_config) = prepare_model_parts(config, &speech)?;
+        let front_end = FrontEnd::new(front_end_config.clone())?;
+        let targets = encode_targets(&speech.corpus, &tokenizer, &config.data.train)?;
+        let planner = planner(config, &speech, &targets, &front_end)?;
+        let voices: Arc<dyn crate::dataset::augment::Clips> = Arc::new(speech.sounds());
+        let sounds = match &config.data.noise {
+            Some(manifest) => read_sounds(manifest, voices.clone())?,
+            None => Sounds { voices: Some(voices.clone()), ..Sounds::default() },
+        };
+        let augmenter = Augmenter::new(config.augment.clone(), sounds)?;
+        let preparer = Preparer::new(voices, targets, augmenter, config.spec_augment.clone(), front_end.clone());
+        let dev = load_dev(config)?;
+
+        let training = device.clone().autodiff();
+        let mut model = AsrModel::new(&config.encoder, tokenizer.vocab_size(), config.seed, &training)?;
+        if let Some(init) = &config.init {
+            let start = ModelDirectory::open(init)?;
+            model = weights::apply(model, &start.tensors, init)?;
+        }
+        let mut optimizer = Optimizer::new(config.optimizer, &model);
+        log(format_args!("{:.2} M parameters, {} tokens", optimizer.parameters() as f64 / 1e6, tokenizer.vocab_size()));
+        let start = Progress { step: 0, batch: 0, epoch: 0, batch_in_epoch: 0, seconds: 0.0 };
+        let progress = match state::load(&config.output.join("checkpoint.safetensors"), &mut optimizer)? {
+            Some(progress) => {
+                log(format_args!("resuming at step {}, {:.2} audio hours", progress.step, progress.seconds / 3600.0));
+                model = optimizer.install(model);
+                progress
+            }
+            None => start,
+        };
+        echo(config)?;
+        let journal = Journal::open(&config.output.join("log.jsonl"), progress.step)?;
+        let plans = Arc::new(planner).batches_from(progress.position());
+        let loader = Loader::new(plans, config.control.loader_threads, PREFETCH, move |plan| preparer.prepare(plan))?;
+        let model_config =
+            ModelConfig { format_version: FORMAT_VERSION, name: config.name.clone(), front_end: front_end_config, encoder: config.encoder.clone() };
+        model_config.validate()?;
+        let every = config.control.evaluate_hours;
+        let next_evaluation = if every > 0.0 { ((progress.seconds / 3600.0 / every).floor() + 1.0) * every } else { f64::INFINITY };
+        Ok(Self {
+            config,
+            device: training,
+            tokenizer,
+            model_config,
+            front_end,
+            dev,
+            loader,
+            model,
+            optimizer,
+            progress,
+            journal,
+            window: Window::new(),
+            last_save: Instant::now(),
+            next_evaluation,
+            skipped_in_a_row: 0,
+            last_loss: f64::NAN,
+        })
+    }
+
+    fn hours(&self) -> f64 {
+        self.progress.seconds / 3600.0
+    }
+
+    fn done(&self) -> bool {
+        self.hours() >= self.config.control.audio_hours
+    }
+
+    /// One optimiser step and whatever is due after it.
+    fn step(&mut self) -> Result<()> {
+        let precision = self.config.control.precision.into();
+        for _ in 0..self.config.optimizer.accumulate {
+            let batch = self.loader.next().ok_or_else(|| Error::Training { reason: "the batches ended".into() })??;
+            let seed = SplitMix::stream(self.config.seed, self.progress.batch).next_u64();
+            let pass = Pass::training(precision, seed);
+            let (gradients, report) = batch_gradients(&self.model, &batch, self.tokenizer.blank(), &self.config.loss, &pass, &self.device);
+            self.optimizer.accumulate(&self.model, &gradients);
+            self.window.reports.push_back(report);
+            self.window.seconds += batch.seconds;
+            self.progress.batch += 1;
+            self.progress.seconds += batch.seconds;
+            let next = batch.plan.position.batch + 1;
+            let ended = next >= batch.plan.batches;
+            self.progress.epoch = batch.plan.position.epoch + u64::from(ended);
+            self.progress.batch_in_epoch = if ended { 0 } else { next };
+        }
+        let share = self.hours() / self.config.control.audio_hours.max(1e-9);
+        let lr = self.config.optimizer.lr * self.config.schedule.factor(self.optimizer.steps(), share);
+        let scale = 1.0 / self.config.optimizer.accumulate as f64;
+        let (model, report) = self.optimizer.step(self.model.clone(), lr, scale);
+        self.model = model;
+        self.progress.step = self.optimizer.steps();
+        self.window.steps += 1;
+        self.window.lr = lr;
+        if report.applied {
+            self.window.norm += report.norm;
+            self.skipped_in_a_row = 0;
+        } else {
+            self.window.skipped += 1;
+            self.skipped_in_a_row += 1;
+            if self.skipped_in_a_row >= MAX_SKIPPED {
+                let reason = format!("no finite gradient in {MAX_SKIPPED} steps before step {}: lower optimizer.lr", self.progress.step);
+                return Err(Error::Training { reason });
+            }
+        }
+        if self.window.steps >= self.config.control.log_every || self.done() {
+            self.log()?;
+        }
+        if self.hours() >= self.next_evaluation {
+            self.evaluate()?;
+            self.next_evaluation += self.config.control.evaluate_hours;
+        }
+        if self.last_save.elapsed().as_secs_f64() > 60.0 * self.config.control.checkpoint_minutes {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    fn log(&mut self) -> Result<()> {
+        let window = std::mem::replace(&mut self.window, Window::new());
+        let count = window.reports.len().max(1) as f64;
+        let tokens = window.reports.iter().map(|r| r.tokens).sum::<usize>().max(1) as f64;
+        let sum = |f: fn(&BatchReport) -> f64| window.reports.iter().map(f).sum::<f64>();
+        let speed = window.seconds / window.since.elapsed().as_secs_f64().max(1e-9);
+        self.last_loss = sum(|r| r.ctc) / tokens;
+        let line = Line::Train {
+            step: self.progress.step,
+            audio_hours: self.hours(),
+            epoch: self.progress.epoch,
+            loss: self.last_loss,
+            intermediate: sum(|r| r.intermediate) / tokens,
+            balance: sum(|r| r.balance) / count,
+            norm: window.norm / (window.steps - window.skipped).max(1) as f64,
+            lr: window.lr,
+            load: load_shares(&window.reports),
+            speed,
+            skipped: window.skipped,
+        };
+        let left = (self.config.control.audio_hours - self.hours()).max(0.0) / speed;
+        log(format_args!(
+            "step {:>6}  {:>8.2} h  loss {:.4}  norm {:.2}  lr {:.2e}  {speed:.0}x real time  {} left",
+            self.progress.step,
+            self.hours(),
+            self.last_loss,
+            window.norm / window.steps.max(1) as f64,
+            window.lr,
+            clock(left)
+        ));
+        self.journal.write(&line)
+    }
+
+    /// Dev WER of the averaged weights; also exports them.
+    fn evaluate(&mut self) -> Result<Option<f64>> {
+        let averaged = self.optimizer.averaged();
+        let folder = self.config.output.join("model");
+        ModelDirectory::save(&folder, &self.model_config, &self.tokenizer, &averaged, self.config.control.storage)?;
+        let mut total = None;
+        if let Some(dev) = &self.dev {
+            let plain = self.device.clone().without_autodiff();
+            let model = weights::apply(AsrModel::new(&self.config.encoder, self.tokenizer.vocab_size(), 0, &plain)?, &averaged, &folder)?;
+            let errors = dev.evaluate(&model, &self.tokenizer, &self.front_end, self.config.control.precision.into(), &plain)?;
+            let mut all = crate::eval::WordErrors::default();
+            errors.values().for_each(|e| all += *e);
+            let wer = errors.iter().map(|(set, e)| (set.clone(), e.wer())).collect::<std::collections::BTreeMap<_, _>>();
+            let table: Vec<String> = wer.iter().map(|(set, w)| format!("{set} {:.1}", 100.0 * w)).collect();
+            log(format_args!("dev WER {:.1}: {}", 100.0 * all.wer(), table.join(", ")));
+            self.journal.write(&Line::Dev { step: self.progress.step, audio_hours: self.hours(), wer, all: all.wer() })?;
+            total = Some(all.wer());
+        }
+        self.draw()?;
+        self.window.since = Instant::now();
+        Ok(total)
+    }
+
+    fn draw(&self) -> Result<()> {
+        let lines = journal::read(&self.config.output.join("log.jsonl"))?;
+        let loss = plot::chart(&self.config.name, "CTC loss per token, nats", &[plot::loss_curve("training", &lines)]);
+        write_atomically(&self.config.output.join("loss.svg"), loss.as_bytes())?;
+        let wer = plot::chart(&self.config.name, "dev WER, %", &plot::wer_curves(&lines));
+        write_atomically(&self.config.output.join("wer.svg"), wer.as_bytes())
+    }
+
+    fn save(&mut self) -> Result<()> {
+        state::save(&self.config.output.join("checkpoint.safetensors"), &self.optimizer, &self.progress)?;
+        self.last_save = Instant::now();
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Outcome> {
+        self.save()?;
+        let dev_wer = self.evaluate()?;
+        Ok(Outcome { steps: self.progress.step, audio_hours: self.hours(), last_loss: self.last_loss, dev_wer })
+    }
+}
+
+/// Tokenizer and front end: of the model a run starts from, or made from the training set and kept in the run folder.
+fn prepare_model_parts(config: &RunConfig, speech: &Speech) -> Result<(Tokenizer, FrontEndConfig)> {
+    if let Some(init) = &config.init {
+        let start = ModelDirectory::open(init)?;
+        return Ok((start.tokenizer, start.config.front_end));
+    }
+    let kept = config.output.join("tokenizer.json");
+    let tokenizer = if kept.exists() {
+        Tokenizer::load(&kept)?
+    } else {
+        let texts: Vec<String> = speech.corpus.utterances.iter().filter_map(|u| text::target(&u.entry.text)).collect();
+        let tokenizer = match config.tokenizer {
+            TokenizerConfig::Characters => Tokenizer::train_characters(&texts)?,
+            TokenizerConfig::Bpe { vocab_size } => Tokenizer::train_bpe(texts, vocab_size)?,
+        };
+        tokenizer.save(&kept)?;
+        tokenizer
+    };
+    let kept = config.output.join("front_end.json");
+    let front_end = if kept.exists() {
+        let text = std::fs::read_to_string(&kept).map_err(|e| Error::io(&kept, e))?;
+        serde_json::from_str(&text).map_err(|e| Error::config(&kept, e.to_string()))?
+    } else {
+        let raw = FrontEnd::new(FrontEndConfig::omniscribe(config.encoder.mels, Normalization::None))?;
+        let (mean, std) = feature_statistics(speech, &raw, STATISTICS_CLIPS)?;
+        let weight = config.front_end.utterance_mean;
+        let made = FrontEndConfig::omniscribe(config.encoder.mels, Normalization::Blend { weight, mean, std });
+        let json = serde_json::to_string(&made).map_err(|e| Error::config(&kept, e.to_string()))?;
+        write_atomically(&kept, json.as_bytes())?;
+        made
+    };
+    Ok((tokenizer, front_end))
+}
+
+fn planner(config: &RunConfig, speech: &Speech, targets: &[Vec<u32>], front_end: &FrontEnd) -> Result<Planner> {
+    let items = speech.clips.iter().zip(targets).zip(&speech.corpus.utterances);
+    let items = items.map(|((clip, target), u)| Item { samples: clip.samples.len(), min_steps: ctc_steps(target), weight: u.weight });
+    let (frames, subsampling) = (front_end.clone(), config.encoder.subsampling.clone());
+    let planner = Planner::new(
+        config.batches.clone(),
+        config.augment.speed.clone(),
+        config.seed,
+        items.collect(),
+        move |samples| frames.num_frames(samples),
+        move |frames| subsampling.output_len(frames),
+    )?;
+    log(format_args!("{} utterances have more tokens than steps and are left out", planner.unalignable().len()));
+    Ok(planner)
+}
+
+fn load_dev(config: &RunConfig) -> Result<Option<Dev>> {
+    if config.data.dev.is_empty() {
+        return Ok(None);
+    }
+    let sources: Vec<_> = config.data.dev.iter().map(|p| SourceConfig { path: p.clone(), weight: 1.0, set_weights: Default::default() }).collect();
+    let filter = crate::dataset::FilterConfig { min_duration: 0.0, max_duration: 120.0, keep_empty_text: false };
+    let mut cache = config.data.cache.clone().into_os_string();
+    cache.push(".dev");
+    let speech = Speech::load(&sources, &filter, Path::new(&cache), &mut decode_progress)?;
+    Ok(Some(Dev { speech, groups: config.data.dev_groups.clone() }))
+}
+
+fn decode_progress(p: crate::dataset::Progress) {
+    if p.done.is_multiple_of(500) || p.done == p.total {
+        log(format_args!("decoding audio: {} of {}, {} failed, {:.2} h", p.done, p.total, p.failed, p.seconds / 3600.0));
+    }
+}
+
+/// The complete configuration beside the checkpoint.
+fn echo(config: &RunConfig) -> Result<()> {
+    let path = config.output.join("run.toml");
+    let text = toml::to_string(config).map_err(|e| Error::config(&path, e.to_string()))?;
+    write_atomically(&path, text.as_bytes())
+}
+
+fn load_shares(reports: &VecDeque<BatchReport>) -> Vec<Vec<f64>> {
+    let Some(first) = reports.front() else { return Vec::new() };
+    let mut sums: Vec<Vec<f64>> = first.load.iter().map(|l| vec![0.0; l.len()]).collect();
+    for report in reports {
+        for (sum, load) in sums.iter_mut().zip(&report.load) {
+            sum.iter_mut().zip(load).for_each(|(s, l)| *s += *l as f64);
+        }
+    }
+    for sum in &mut sums {
+        let total = sum.iter().sum::<f64>().max(1.0);
+        sum.iter_mut().for_each(|s| *s = (*s / total * 1e4).round() / 1e4);
+    }
+    sums
+}
+
+fn clock(hours: f64) -> String {
+    if !hours.is_finite() {
+        return "?".into();
+    }
+    let minutes = (hours * 60.0).round() as u64;
+    format!("{}:{:02} h", minutes / 60, minutes % 60)
+}
