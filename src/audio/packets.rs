@@ -186,6 +186,9 @@ impl Packets {
                     if self.produced == 0 && rate != self.rate {
                         // Nothing handed out yet: the stream knows its rate better than the container.
                         self.limits.check(&self.name, rate, channels)?;
+                        let scaled = |samples: u64| (samples as f64 * f64::from(rate.0) / f64::from(self.rate.0)).round() as u64;
+                        self.skip = scaled(self.skip);
+                        self.keep = if self.keep == u64::MAX { u64::MAX } else { scaled(self.keep) };
                         self.rate = rate;
                         self.promised = None;
                     }

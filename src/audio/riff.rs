@@ -24,7 +24,7 @@ const UNKNOWN_FROM: u64 = 0x7fff_0000;
 /// The constant tail of the extensible format's identifiers: tag, then these bytes.
 const EXTENSIBLE_TAIL: [u8; 14] = [0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xaa, 0, 0x38, 0x9b, 0x71];
 
-/// The constant tail of Wave64's identifiers: four letters, then these bytes (those of `riff` differ in the last eleven).
+/// Length of Wave64's identifiers: four letters and a constant tail.
 const WAVE64_ID: usize = 16;
 
 /// The three layouts of chunks.

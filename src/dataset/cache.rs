@@ -125,18 +125,14 @@ impl PcmCache {
         }
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(|e| Error::io(path, e))?;
         let mut report = BuildReport::default();
-        let known = stored_entries(path, &file)?;
-        if let Some(mut entries) = known {
+        if let Some(mut entries) = stored_entries(path, &file)? {
             let work = compare(sources, &mut entries, &mut report);
             if work.decode.is_empty() && !work.touched {
                 return Ok((Self::with(path, file, entries), report));
             }
         }
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                let reason = std::io::Error::new(std::io::ErrorKind::WouldBlock, "another process is building this cache");
-                return Err(Error::io(path, reason));
-            }
+            Err(TryLockError::WouldBlock) => return Err(Error::io(path, std::io::Error::other("another process is building this cache"))),
             // A file system without locks: two builds at once are the user's to avoid.
             Err(TryLockError::Error(e)) if e.kind() != std::io::ErrorKind::Unsupported => return Err(Error::io(path, e)),
             _ => {}

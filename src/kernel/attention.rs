@@ -514,6 +514,9 @@ mod tests {
         Compute { precision: Precision::F32, parallel: Parallel::Rayon, tier }
     }
 
+    /// Picks one input of the definition.
+    type Field = fn(&mut Exact) -> &mut Vec<f64>;
+
     fn check_gradient(case: &Case, attention: &Attention<'_>, got: &Results, stride: usize) {
         const STEP: f64 = 1e-4;
         let exact = case.exact();
@@ -521,7 +524,7 @@ mod tests {
             let out = reference::forward(attention, x);
             out.iter().zip(&case.grad_out).map(|(o, g)| o * f64::from(*g)).sum::<f64>()
         };
-        let fields: [(&str, &[f32], fn(&mut Exact) -> &mut Vec<f64>); 4] =
+        let fields: [(&str, &[f32], Field); 4] =
             [("qkv", &got.qkv, |x| &mut x.qkv), ("p", &got.p, |x| &mut x.p), ("u", &got.u, |x| &mut x.u), ("v", &got.v, |x| &mut x.v)];
         for (name, gradient, field) in fields {
             if name != "qkv" && !matches!(attention.positions, Positions::Relative { .. }) {

@@ -150,49 +150,62 @@ pub struct Depthwise2d<'a> {
     pub window: Window,
 }
 
-/// One line of products: where the tap's weight and the other factor begin.
+/// A tap and where the input that it meets begins.
 type Pair = [usize; 2];
 
-/// For every block of channels `out = start + sum_pairs weight[block][pair.0] * x[pair.1 + block]`.
+/// `out = start + sum_pairs weight[pair.0] * x[pair.1 ..]` over all channels; `weight` is `[taps][blocks]` lines.
 #[inline(always)]
-fn gather_body<V: Wide, const T: usize>(weight: &[Line], taps: usize, start: &[Line], pairs: &[Pair], x: &[f32], out: &mut [f32]) {
+fn gather_body<V: Wide, const T: usize>(weight: &[Line], start: &[Line], pairs: &[Pair], x: &[f32], out: &mut [f32]) {
+    let (blocks, channels) = (start.len(), out.len());
     let (full, rest) = out.as_chunks_mut::<LINE>();
-    for (block, out) in full.iter_mut().enumerate() {
+    let (tiles, single) = full.as_chunks_mut::<T>();
+    let covered = tiles.len() * T;
+    for (tile, out) in tiles.iter_mut().enumerate() {
+        let first = tile * T;
+        let mut sums: [V; T] = std::array::from_fn(|j| V::load(&start[first + j]));
+        for &[tap, at] in pairs {
+            let weight = weight[tap * blocks + first..].first_chunk::<T>();
+            let x = x[at..at + channels].as_chunks::<LINE>().0[first..].first_chunk::<T>();
+            if let (Some(weight), Some(x)) = (weight, x) {
+                for j in 0..T {
+                    sums[j] = V::load(&x[j]).mul_add(V::load(&weight[j]), sums[j]);
+                }
+            }
+        }
+        out.iter_mut().zip(sums).for_each(|(out, sum)| sum.store(out));
+    }
+    for (block, out) in (covered..).zip(single) {
         let mut sum = V::load(&start[block]);
         for &[tap, at] in pairs {
-            let Some(x) = x[at + block * LINE..].first_chunk::<LINE>() else { continue };
-            sum = V::load(x).mul_add(V::load(&weight[block * taps + tap]), sum);
+            let x = &x[at..at + channels].as_chunks::<LINE>().0[block];
+            sum = V::load(x).mul_add(V::load(&weight[tap * blocks + block]), sum);
         }
         sum.store(out);
     }
-    let block = full.len();
+    let block = channels / LINE;
     for (i, out) in rest.iter_mut().enumerate() {
-        *out = start[block][i] + pairs.iter().map(|&[tap, at]| weight[block * taps + tap][i] * x[at + block * LINE + i]).sum::<f32>();
+        *out = start[block][i] + pairs.iter().map(|&[tap, at]| weight[tap * blocks + block][i] * x[at + block * LINE + i]).sum::<f32>();
     }
 }
-wide_tiers!(fn gather(weight: &[Line], taps: usize, start: &[Line], pairs: &[Pair], x: &[f32], out: &mut [f32]) = gather_body);
+wide_tiers!(fn gather(weight: &[Line], start: &[Line], pairs: &[Pair], x: &[f32], out: &mut [f32]) = gather_body);
 
-/// Adds `grad * x[pair.1 + ..]` to the sums of each pair's tap, and `grad` to those after the last tap.
+/// Adds `grad * x[pair.1 ..]` to the sums of each pair's tap; `sums` is `[taps][blocks]` lines.
 #[inline(always)]
-fn scatter_body<V: Wide, const T: usize>(grad: &[f32], pairs: &[Pair], x: &[f32], taps: usize, sums: &mut [Line]) {
+fn scatter_body<V: Wide, const T: usize>(grad: &[f32], pairs: &[Pair], x: &[f32], sums: &mut [Line]) {
+    let blocks = grad.len().div_ceil(LINE);
     let (full, rest) = grad.as_chunks::<LINE>();
-    for (grad, (block, sums)) in full.iter().zip(sums.chunks_exact_mut(taps + 1).enumerate()) {
-        let grad = V::load(grad);
-        for &[tap, at] in pairs {
-            let Some(x) = x[at + block * LINE..].first_chunk::<LINE>() else { continue };
-            V::load(x).mul_add(grad, V::load(&sums[tap])).store(&mut sums[tap]);
+    for &[tap, at] in pairs {
+        let sums = &mut sums[tap * blocks..(tap + 1) * blocks];
+        let (x, x_rest) = x[at..at + grad.len()].as_chunks::<LINE>();
+        for ((sum, grad), x) in sums.iter_mut().zip(full).zip(x) {
+            V::load(x).mul_add(V::load(grad), V::load(sum)).store(sum);
         }
-        V::load(&sums[taps]).add(grad).store(&mut sums[taps]);
-    }
-    let block = full.len();
-    for (i, &g) in rest.iter().enumerate() {
-        for &[tap, at] in pairs {
-            sums[block * (taps + 1) + tap][i] += g * x[at + block * LINE + i];
+        for ((sum, g), x) in sums.iter_mut().skip(full.len()).flatten().zip(rest).zip(x_rest) {
+            *sum += g * x;
         }
-        sums[block * (taps + 1) + taps][i] += g;
     }
 }
-wide_tiers!(fn scatter(grad: &[f32], pairs: &[Pair], x: &[f32], taps: usize, sums: &mut [Line]) = scatter_body);
+wide_tiers!(fn scatter(grad: &[f32], pairs: &[Pair], x: &[f32], sums: &mut [Line]) = scatter_body);
 
 impl Depthwise2d<'_> {
     /// Convolves `x` `[batch, steps, mels, channels]` into `out` `[batch, out_steps, out_mels, channels]`.
@@ -231,13 +244,14 @@ impl Depthwise2d<'_> {
         shape
     }
 
-    /// `[blocks][taps]` lines.
+    /// `[taps][blocks]` lines.
     fn packed(&self, channels: usize) -> Vec<Line> {
         let taps = self.window.taps();
-        let mut packed = vec![[0.0; LINE]; channels.div_ceil(LINE) * taps];
+        let blocks = channels.div_ceil(LINE);
+        let mut packed = vec![[0.0; LINE]; taps * blocks];
         for (channel, weight) in self.weight.chunks_exact(taps).enumerate() {
             for (tap, &w) in weight.iter().enumerate() {
-                packed[channel / LINE * taps + tap][channel % LINE] = w;
+                packed[tap * blocks + channel / LINE][channel % LINE] = w;
             }
         }
         packed
@@ -258,7 +272,7 @@ impl Depthwise2d<'_> {
         if out.is_empty() {
             return;
         }
-        let (weight, taps) = (self.packed(grid.channels), self.window.taps());
+        let weight = self.packed(grid.channels);
         let mut start = vec![[0.0; LINE]; grid.channels.div_ceil(LINE)];
         if let Some(bias) = self.bias {
             start.as_flattened_mut()[..bias.len()].copy_from_slice(bias);
@@ -271,7 +285,7 @@ impl Depthwise2d<'_> {
             }
             for (mel, out) in out.chunks_exact_mut(grid.channels).enumerate() {
                 self.pairs(grid, b, [step, mel], pairs);
-                gather(tier, &weight, taps, &start, pairs, x, out);
+                gather(tier, &weight, &start, pairs, x, out);
             }
         });
     }
@@ -298,28 +312,34 @@ impl Depthwise2d<'_> {
                     let columns = self.window.readers(1, mel, mels);
                     pairs.extend(columns.map(|(m, column)| [tap * self.window.kernel[1] + column, (row + m) * channels]));
                 }
-                gather(tier, &weight, taps, &none, pairs, grad_out, grad_x);
+                gather(tier, &weight, &none, pairs, grad_out, grad_x);
             }
         });
         let live: Vec<[usize; 2]> =
             grid.lengths.iter().enumerate().flat_map(|(b, &l)| (0..self.window.output_len(0, l)).map(move |step| [b, step])).collect();
         let parts: Vec<&[[usize; 2]]> = live.chunks(live.len().div_ceil(PARTS).max(1)).collect();
-        let size = channels.div_ceil(LINE) * (taps + 1);
+        // For each part: the taps' sums, then the gradient's own (a tap on an input of ones).
+        let blocks = channels.div_ceil(LINE);
+        let size = ((taps + 1) * blocks).max(1);
+        let ones = vec![1.0; channels];
         let mut sums = vec![[0.0; LINE]; parts.len() * size];
-        sums.par_chunks_mut(size.max(1)).zip(&parts).for_each(|(sums, part)| {
+        sums.par_chunks_mut(size).zip(&parts).for_each(|(sums, part)| {
             let mut pairs = Vec::new();
             for &[b, step] in *part {
                 for mel in 0..mels {
+                    let grad = &grad_out[((b * steps + step) * mels + mel) * channels..][..channels];
                     self.pairs(grid, b, [step, mel], &mut pairs);
-                    scatter(tier, &grad_out[((b * steps + step) * mels + mel) * channels..][..channels], &pairs, x, taps, sums);
+                    scatter(tier, grad, &pairs, x, sums);
+                    scatter(tier, grad, &[[taps, 0]], &ones, sums);
                 }
             }
         });
-        let total =
-            |block: usize, tap: usize, lane: usize| sums.chunks(size.max(1)).map(|part| part[block * (taps + 1) + tap][lane]).sum::<f32>();
-        for (channel, weight) in grad_weight.chunks_exact_mut(taps).enumerate() {
-            weight.iter_mut().enumerate().for_each(|(tap, w)| *w = total(channel / LINE, tap, channel % LINE));
-            grad_bias[channel] = total(channel / LINE, taps, channel % LINE);
+        let total = |tap: usize, channel: usize| -> f32 {
+            sums.chunks_exact(size).map(|part| part[tap * blocks + channel / LINE][channel % LINE]).sum()
+        };
+        for (channel, (weight, bias)) in grad_weight.chunks_exact_mut(taps).zip(grad_bias).enumerate() {
+            weight.iter_mut().enumerate().for_each(|(tap, w)| *w = total(tap, channel));
+            *bias = total(taps, channel);
         }
     }
 }
@@ -375,7 +395,7 @@ mod tests {
     #[test]
     fn depthwise_and_its_gradients_match_the_definition() {
         for window in windows() {
-            for (channels, lengths) in [(1, &[5, 0, 9][..]), (21, &[9, 4]), (32, &[7])] {
+            for (channels, lengths) in [(1, &[5, 0, 9][..]), (21, &[9, 4]), (32, &[7]), (176, &[9, 5])] {
                 let grid = Grid { steps: 9, mels: 8, channels, lengths };
                 let taps = window.taps();
                 let (weight, bias) = (random(channels * taps, 1), random(channels, 2));

@@ -7,6 +7,7 @@
 pub mod activation;
 pub mod adamw;
 pub mod attention;
+pub mod conv2d;
 pub mod cpu;
 pub mod ctc;
 pub mod depthwise;
@@ -15,6 +16,7 @@ pub mod epilogue;
 pub mod gemm;
 mod gemm_bf16;
 mod gemm_f32;
+mod math;
 pub mod matrix;
 pub mod memory;
 pub mod norm;

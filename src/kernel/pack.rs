@@ -50,7 +50,7 @@ impl RowPanels {
 
     /// First row of panel `panel`; the number of rows for `panel == count`.
     pub fn start(self, panel: usize) -> usize {
-        if self.count == 0 { 0 } else { panel * self.rows / self.count }
+        (panel * self.rows).checked_div(self.count).unwrap_or(0)
     }
 }
 

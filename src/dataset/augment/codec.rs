@@ -106,7 +106,7 @@ pub(super) fn mu_law(x: f32, bits: u32) -> f32 {
 /// Differential PCM with Jayant's adaptive step: small codes narrow it, large ones widen it.
 fn adpcm(samples: &mut [f32], bits: u32) {
     let half = 1_usize << (bits - 2);
-    // The shape of Jayant's multipliers for differential PCM (Bell Syst. Tech. J. 52, 1973, table IV): one factor for the lower half of the
+    // The shape of Jayant's multipliers for differential PCM (Bell Syst. Tech. J. 52, 1973): one factor for the lower half of the
     // magnitudes, rising ones above, steeper for more bits.
     let (shrink, growth) = match bits {
         2 => (0.8, 0.6),

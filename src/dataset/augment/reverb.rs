@@ -38,7 +38,7 @@ const SOUND: f32 = 343.0;
 const HEIGHT: Span = [2.4, 3.5];
 /// Nearest a mouth or microphone comes to a wall, metres.
 const WALL: f32 = 0.2;
-/// The tail is cut where it has fallen by this share of rt60: 45 dB, inaudible under any recording.
+/// The tail is cut after this share of rt60, where it has fallen by 45 dB.
 const TAIL_SHARE: f32 = 0.75;
 /// Longest part of a recorded response that is used, samples (1 s).
 const MOST_RECORDED: usize = 16_000;

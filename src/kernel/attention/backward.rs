@@ -36,7 +36,7 @@ struct Scratch<'s> {
 }
 
 /// Cuts `lengths.len()` parts off `buffer`.
-fn cut<'s, const N: usize>(mut buffer: &'s mut [f32], lengths: [usize; N]) -> [&'s mut [f32]; N] {
+fn cut<const N: usize>(mut buffer: &mut [f32], lengths: [usize; N]) -> [&mut [f32]; N] {
     lengths.map(|len| {
         let (part, rest) = std::mem::take(&mut buffer).split_at_mut(len);
         buffer = rest;

@@ -2,7 +2,10 @@
 
 use burn::tensor::{Bool, Device, Tensor, TensorData, activation};
 
+use crate::kernel::attention::{Attention, AttentionMask, Positions, RelativeGradients};
+use crate::kernel::gemm::{Compute, Parallel};
 use crate::model::lengths::Lengths;
+use crate::model::ops::fused::{self, Fused, Host, Kept};
 use crate::model::pass::Pass;
 
 /// What attention computes beside the plain product.
@@ -35,8 +38,16 @@ pub struct Relative {
 ///
 /// # Numerics
 /// Scores are scaled by `1 / sqrt(d_head)`; softmax in f32.
-pub fn attention(qkv: Tensor<3>, spec: AttentionSpec<'_>, relative: Option<Relative>, _pass: &Pass) -> Tensor<3> {
-    composed(qkv, spec, relative)
+pub fn attention(qkv: Tensor<3>, spec: AttentionSpec<'_>, relative: Option<Relative>, pass: &Pass) -> Tensor<3> {
+    if !fused::available(&qkv.device()) {
+        return composed(qkv, spec, relative);
+    }
+    let compute = Compute::new(pass.precision(), Parallel::Rayon);
+    let op = FusedAttention { heads: spec.heads, lengths: spec.lengths.clone(), rotary: spec.rotary, compute };
+    match relative {
+        None => fused::apply!(op; qkv),
+        Some(Relative { u, v, positions }) => fused::apply!(op; qkv, u, v, positions),
+    }
 }
 
 fn composed(qkv: Tensor<3>, spec: AttentionSpec<'_>, relative: Option<Relative>) -> Tensor<3> {
@@ -100,4 +111,55 @@ fn relative_shift(x: Tensor<4>) -> Tensor<4> {
     let zeros = Tensor::zeros([batch, heads, steps, 1], &x.device());
     let x = Tensor::cat(vec![zeros, x], 3).reshape([batch, heads, count + 1, steps]);
     x.slice([0..batch, 0..heads, 1..count + 1, 0..steps]).reshape([batch, heads, steps, count]).slice([0..batch, 0..heads, 0..steps, 0..steps])
+}
+
+#[derive(Debug)]
+struct FusedAttention {
+    heads: usize,
+    lengths: Lengths,
+    rotary: bool,
+    compute: Compute,
+}
+
+impl FusedAttention {
+    fn kernel<'a>(&'a self, inputs: &[Host<'a>]) -> Attention<'a> {
+        let positions = match inputs {
+            [_, u, v, p] => Positions::Relative { p: p.values, u: u.values, v: v.values },
+            _ if self.rotary => Positions::Rotary,
+            _ => Positions::None,
+        };
+        Attention {
+            steps: inputs[0].shape[1],
+            heads: self.heads,
+            d_model: inputs[0].shape[2] / 3,
+            lengths: self.lengths.valid(),
+            mask: AttentionMask::Full,
+            positions,
+            compute: self.compute,
+        }
+    }
+}
+
+impl Fused for FusedAttention {
+    fn forward(&self, inputs: &[Host<'_>], kept: Option<&mut Kept>) -> (Vec<f32>, Vec<usize>) {
+        let kernel = self.kernel(inputs);
+        let rows = kernel.lengths.len() * kernel.steps;
+        let (mut y, mut log_sums) = (vec![0.0; rows * kernel.d_model], vec![0.0; rows * kernel.heads]);
+        kernel.forward(inputs[0].values, &mut y, &mut log_sums);
+        if let Some(kept) = kept {
+            kept.push(log_sums);
+        }
+        (y, vec![kernel.lengths.len(), kernel.steps, kernel.d_model])
+    }
+
+    fn backward(&self, inputs: &[Host<'_>], kept: &Kept, grad: &[f32], _wanted: &[bool]) -> Vec<Vec<f32>> {
+        let mut grads: Vec<Vec<f32>> = inputs.iter().map(|i| vec![0.0; i.values.len()]).collect();
+        let kernel = self.kernel(inputs);
+        match grads.as_mut_slice() {
+            [qkv] => kernel.backward(inputs[0].values, &kept[0], grad, qkv, None),
+            [qkv, u, v, p] => kernel.backward(inputs[0].values, &kept[0], grad, qkv, Some(RelativeGradients { p, u, v })),
+            _ => unreachable!("qkv alone or with u, v and positions"),
+        }
+        grads
+    }
 }

@@ -87,9 +87,25 @@ arities! {
     fused5(a, b, c, d, e);
 }
 
+thread_local! {
+    static COMPOSED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 /// Whether fused operations run on `device`: the Flex backend, with or without autodiff.
 pub fn available(device: &Device) -> bool {
-    device.clone().without_autodiff() == Device::flex()
+    !COMPOSED.get() && device.clone().without_autodiff() == Device::flex()
+}
+
+/// Runs `f` with every operation in its composed form on this thread: the oracle of the fused ones.
+pub fn composed<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            COMPOSED.set(self.0);
+        }
+    }
+    let _restore = Restore(COMPOSED.replace(true));
+    f()
 }
 
 /// A stand-in for an input that an operation does not have.

@@ -10,6 +10,6 @@ pub mod depthwise;
 pub mod dropout;
 pub mod experts;
 mod experts_fused;
-pub(crate) mod fused;
+pub mod fused;
 pub mod linear;
 pub mod norm;
