@@ -29,8 +29,21 @@ enum Command {
 /// # Errors
 /// What stops the whole command; a bad file among good ones does not, but makes the exit code 1.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    match cli.command {
+    let done = match cli.command {
         Command::Transcribe(arguments) => transcribe::run(&arguments),
         Command::Train(arguments) => train::run(&arguments),
+    };
+    done.map_err(|error| anyhow::Error::msg(one_line(&error)))
+}
+
+/// An error and its causes, joined by `: `. The library's messages spell out their cause already: it is not said twice.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text += if text.is_empty() { "" } else { ": " };
+            text += &cause;
+        }
     }
+    text
 }

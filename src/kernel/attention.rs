@@ -11,52 +11,19 @@ use super::gemm::{Compute, Epilogue, Matrix, MatrixMut, Operand, PackedMatrix, P
 use super::pack::with_floats;
 
 mod backward;
+mod mask;
 #[cfg(test)]
 mod reference;
 mod rotary;
 mod rows;
 
 pub use backward::RelativeGradients;
+pub use mask::AttentionMask;
 
 /// Scores of one block of query rows: 512 KiB.
 const BLOCK_SCORES: usize = 128 * 1024;
 /// Query rows of a strip: `r` rows span `r - 1` more distances than keys, so fewer rows waste less of the position product.
 const STRIP: usize = 64;
-
-/// Which keys a query sees, besides the length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AttentionMask {
-    /// All of them.
-    Full,
-    /// Those at most `left` steps before and `right` steps after it.
-    Window {
-        /// Steps before the query.
-        left: usize,
-        /// Steps after the query.
-        right: usize,
-    },
-    /// Those of its own chunk of `chunk` steps and of the `left_chunks` chunks before.
-    Chunked {
-        /// Steps per chunk, at least 1.
-        chunk: usize,
-        /// Chunks before the query's own.
-        left_chunks: usize,
-    },
-}
-
-impl AttentionMask {
-    /// The keys that `query` sees among the first `length`; both ends grow with the query, which always sees itself.
-    pub fn keys(self, query: usize, length: usize) -> Range<usize> {
-        match self {
-            Self::Full => 0..length,
-            Self::Window { left, right } => query.saturating_sub(left)..query.saturating_add(right).saturating_add(1).min(length),
-            Self::Chunked { chunk, left_chunks } => {
-                let own = query / chunk;
-                own.saturating_sub(left_chunks) * chunk..((own + 1) * chunk).min(length)
-            }
-        }
-    }
-}
 
 /// How scores know where a key is.
 #[derive(Debug, Clone, Copy)]
@@ -645,14 +612,5 @@ mod tests {
                 assert_eq!(one.qkv, both.qkv[90 * 3 * d..131 * 3 * d]);
             }
         }
-    }
-
-    #[test]
-    fn masks_show_the_keys_they_name() {
-        let window = AttentionMask::Window { left: 2, right: 1 };
-        assert_eq!((window.keys(0, 9), window.keys(5, 9), window.keys(8, 9)), (0..2, 3..7, 6..9));
-        let chunked = AttentionMask::Chunked { chunk: 4, left_chunks: 1 };
-        assert_eq!((chunked.keys(3, 10), chunked.keys(4, 10), chunked.keys(9, 10)), (0..4, 0..8, 4..10));
-        assert_eq!(AttentionMask::Window { left: 0, right: usize::MAX }.keys(3, 10), 3..10);
     }
 }

@@ -329,6 +329,12 @@ pub(super) fn right_lines(panels: usize, k: usize) -> usize {
 pub(super) unsafe fn pack_right(b: &Matrix<'_>, panels: Range<usize>, k: Range<usize>, target: &mut [Line]) {
     assert!(right_lines(panels.len(), k.len()) <= target.len() && k.end <= b.rows);
     let words = target.as_mut_ptr().cast::<u32>();
+    if b.column_stride == 1 {
+        let first = panels.start * COLUMNS;
+        let columns = b.columns.saturating_sub(first).min(panels.len() * COLUMNS);
+        // SAFETY: the view covers `columns` columns from `first` and `k`, the target their panels (checked above).
+        return unsafe { pack_columns(b.pointer(k.start, first), columns, k.len(), b.row_stride, words) };
+    }
     for (i, panel) in panels.enumerate() {
         let first = panel * COLUMNS;
         let columns = b.columns.saturating_sub(first).min(COLUMNS);
@@ -337,6 +343,39 @@ pub(super) unsafe fn pack_right(b: &Matrix<'_>, panels: Range<usize>, k: Range<u
         // SAFETY: the view covers `columns` columns from `first` and `k`, the target the panel (checked above).
         unsafe {
             pack_panel(source, columns, b.column_stride, k.len(), b.row_stride, words.add(i * COLUMNS * pairs(k.len())), width);
+        }
+    }
+}
+
+/// Packs `columns` columns with contiguous rows, all panels pair by pair, so that the source is read along its rows.
+///
+/// # Safety
+/// The CPU has [`Tier::Avx512Bf16`](super::cpu::Tier::Avx512Bf16); `source` is readable for `k` rows of `columns` values, `k_stride` apart;
+/// `target` is writable for the panels of `columns` and aligned to a line.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+unsafe fn pack_columns(source: *const f32, columns: usize, k: usize, k_stride: usize, target: *mut u32) {
+    use std::arch::x86_64::*;
+    let mut order = [0u16; 32];
+    for (i, place) in order.iter_mut().enumerate() {
+        *place = (i / 2 + 16 * (i % 2)) as u16;
+    }
+    // SAFETY: loads are masked to the columns; the odd row of a pair is read only where it exists; a panel is whole lines wide.
+    unsafe {
+        let order = _mm512_loadu_si512(order.as_ptr().cast());
+        for pair in 0..pairs(k) {
+            let even_row = source.add(2 * pair * k_stride);
+            let odd_exists = if 2 * pair + 1 < k { 0xffff } else { 0 };
+            for column in (0..columns).step_by(16) {
+                let mask = (0xffffu32 >> (16 - (columns - column).min(16))) as u16;
+                let even = _mm512_maskz_loadu_ps(mask, even_row.add(column));
+                let odd = _mm512_maskz_loadu_ps(mask & odd_exists, even_row.wrapping_add(k_stride + column));
+                let rounded: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(odd, even));
+                let panel = column / COLUMNS * COLUMNS;
+                let width = if columns - panel > 16 { COLUMNS } else { 16 };
+                let to = target.add(panel * pairs(k) + pair * width + column % COLUMNS);
+                _mm512_store_si512(to.cast(), _mm512_permutexvar_epi16(order, rounded));
+            }
         }
     }
 }

@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 use crate::features::FrontEnd;
 use crate::kernel::gemm::Precision;
 use crate::model::asr::AsrModel;
-use crate::pipeline::batch::recognize;
+use crate::pipeline::batch::{Recognition, recognize};
+use crate::pipeline::chunk::pieces;
 use crate::pipeline::transcript::{SCHEMA_VERSION, Transcript, Word};
 use crate::text::Tokenizer;
 use crate::units::SampleRate;
@@ -28,6 +29,9 @@ pub struct Transcriber {
     seconds_per_step: f64,
     limits: Limits,
 }
+
+/// Pieces of a long recording that go through the encoder together.
+const PIECES_AT_ONCE: usize = 4;
 
 /// Name of the model that is used when none is named.
 const DEFAULT_MODEL: &str = "base";
@@ -80,19 +84,31 @@ impl Transcriber {
         Ok(transcript)
     }
 
-    /// Transcribes mono samples in [-1, 1] at 16 kHz.
+    /// Transcribes mono samples in [-1, 1] at 16 kHz; long recordings in pieces, see [`pieces`].
     pub fn transcribe_samples(&self, samples: &[f32]) -> Transcript {
-        let features = self.front_end.compute(samples);
-        let recognition = recognize(&self.model, &[features], self.precision, &self.device);
-        let log_probs = recognition.log_probs.into_iter().next().unwrap_or_default();
-        let steps = log_probs.len() / recognition.vocab;
-        let hypothesis = greedy(&log_probs, steps, recognition.vocab, self.tokenizer.blank());
+        let mut text = String::new();
+        let mut all = Vec::new();
+        for group in pieces(samples).chunks(PIECES_AT_ONCE) {
+            let features: Vec<_> = group.iter().map(|piece| self.front_end.compute(&samples[piece.clone()])).collect();
+            let Recognition { log_probs, vocab } = recognize(&self.model, &features, self.precision, &self.device);
+            for (piece, log_probs) in group.iter().zip(&log_probs) {
+                let hypothesis = greedy(log_probs, log_probs.len() / vocab, vocab, self.tokenizer.blank());
+                let words = words(&self.tokenizer, &hypothesis, self.seconds_per_step);
+                let shift = SampleRate::HZ_16000.seconds(piece.start);
+                all.extend(words.into_iter().map(|w| Word { start: w.start + shift, end: w.end + shift, ..w }));
+                let part = self.tokenizer.decode(&hypothesis.tokens);
+                if !text.is_empty() && !part.is_empty() {
+                    text.push(' ');
+                }
+                text.push_str(&part);
+            }
+        }
         Transcript {
             schema_version: SCHEMA_VERSION,
             file: String::new(),
             duration: SampleRate::HZ_16000.seconds(samples.len()),
-            text: self.tokenizer.decode(&hypothesis.tokens),
-            words: words(&self.tokenizer, &hypothesis, self.seconds_per_step),
+            text,
+            words: all,
             warnings: Vec::new(),
         }
     }

@@ -225,15 +225,18 @@ impl RunConfig {
     /// [`Error::Io`], [`Error::Config`]
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        let mut table: toml::Table = toml::from_str(&text).map_err(|e| Error::config(path, e.to_string()))?;
+        let mut table: toml::Table = toml::from_str(&text).map_err(|e| Error::config(path, syntax(&e, &text)))?;
         for item in overrides {
             let (key, value) = item.split_once('=').ok_or_else(|| Error::config(path, format!("--set {item}: want key=value")))?;
-            let parsed = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().and_then(|mut t| t.remove("v"));
+            let parsed = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().filter(|t| t.len() == 1).and_then(|mut t| t.remove("v"));
             set(&mut table, key.trim(), parsed.unwrap_or_else(|| toml::Value::String(value.trim().into())))
                 .map_err(|reason| Error::config(path, format!("--set {item}: {reason}")))?;
         }
-        let config: Self = table.try_into().map_err(|e: toml::de::Error| Error::config(path, e.to_string()))?;
-        config.validate()?;
+        let config: Self = table.try_into().map_err(|e: toml::de::Error| Error::config(path, e.to_string().trim().replace('\n', " ")))?;
+        config.validate().map_err(|e| match e {
+            Error::Config { reason, .. } => Error::config(path, reason),
+            other => other,
+        })?;
         Ok(config)
     }
 
@@ -276,6 +279,13 @@ impl RunConfig {
         }
         Ok(())
     }
+}
+
+/// Where and why a file is not TOML, on one line.
+fn syntax(error: &toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let place = before.map(|before| format!("line {}: ", before.matches('\n').count() + 1)).unwrap_or_default();
+    place + &error.message().replace('\n', " ")
 }
 
 fn set(table: &mut toml::Table, key: &str, value: toml::Value) -> std::result::Result<(), String> {

@@ -22,10 +22,13 @@ pub enum Line {
         /// Epoch of the last batch.
         epoch: u64,
         /// CTC loss of the last head per token, nats.
+        #[serde(deserialize_with = "or_nan")]
         loss: f64,
         /// Of the middle heads.
+        #[serde(deserialize_with = "or_nan")]
         intermediate: f64,
         /// Load balance, 1 when even.
+        #[serde(deserialize_with = "or_nan")]
         balance: f64,
         /// Global gradient norm before clipping.
         norm: f64,
@@ -64,11 +67,8 @@ impl Journal {
     /// # Errors
     /// [`Error::Io`]
     pub fn open(path: &Path, step: u64) -> Result<Self> {
-        let kept: Vec<Line> = read(path)?.into_iter().filter(|l| l.step() <= step).collect();
-        let mut text = String::new();
-        for line in &kept {
-            text.push_str(&encode(path, line)?);
-        }
+        let kept = |l: &&str| serde_json::from_str::<Line>(l).is_ok_and(|l| l.step() <= step);
+        let text: String = text(path)?.lines().filter(kept).map(|l| format!("{l}\n")).collect();
         crate::checkpoint::safetensors_file::write_atomically(path, text.as_bytes())?;
         let file = OpenOptions::new().append(true).open(path).map_err(|e| Error::io(path, e))?;
         Ok(Self { path: path.into(), file })
@@ -102,11 +102,19 @@ impl Line {
 /// # Errors
 /// [`Error::Io`]
 pub fn read(path: &Path) -> Result<Vec<Line>> {
+    Ok(text(path)?.lines().filter_map(|l| serde_json::from_str(l).ok()).collect())
+}
+
+fn text(path: &Path) -> Result<String> {
     match std::fs::read_to_string(path) {
-        Ok(text) => Ok(text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(e) => Err(Error::io(path, e)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        other => other.map_err(|e| Error::io(path, e)),
     }
+}
+
+/// JSON has no NaN: a loss that was not finite is written as `null`.
+fn or_nan<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 #[cfg(test)]
@@ -125,5 +133,17 @@ mod tests {
         let mut journal = Journal::open(&path, 2).unwrap();
         journal.write(&line(5)).unwrap();
         assert_eq!(read(&path).unwrap(), [line(1), line(2), line(5)]);
+    }
+
+    #[test]
+    fn lines_with_a_loss_that_is_not_finite_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let (loss, intermediate, balance, load) = (f64::NAN, f64::INFINITY, f64::NAN, Vec::new());
+        let line =
+            Line::Train { step: 1, audio_hours: 0.1, epoch: 0, loss, intermediate, balance, norm: 0.0, lr: 1.0, load, speed: 1.0, skipped: 1 };
+        Journal::open(&path, 0).unwrap().write(&line).unwrap();
+        drop(Journal::open(&path, 1).unwrap());
+        assert!(matches!(read(&path).unwrap()[..], [Line::Train { step: 1, loss, skipped: 1, .. }] if loss.is_nan()));
     }
 }

@@ -8,6 +8,7 @@
 pub mod batch;
 pub mod config;
 pub mod evaluate;
+mod exact;
 pub mod journal;
 pub mod optimizer;
 pub mod plot;
@@ -15,6 +16,7 @@ pub mod run;
 pub mod schedule;
 pub mod state;
 pub mod step;
+pub mod window;
 
 pub use config::RunConfig;
 pub use run::{Outcome, run};

@@ -5,11 +5,12 @@
 use std::collections::HashMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{Gradients, Tensor, TensorData};
 
 use crate::checkpoint::safetensors_file::{HostTensor, HostTensors};
 use crate::checkpoint::weights::{self, Names};
 use crate::kernel::adamw::{self, AdamW};
+use crate::kernel::memory::copy;
 use crate::train::config::OptimizerConfig;
 
 /// The trained parameters with all the optimiser knows of them.
@@ -19,7 +20,6 @@ pub struct Optimizer {
     slots: Vec<Slot>,
     by_id: HashMap<ParamId, usize>,
     step: u64,
-    accumulated: usize,
 }
 
 /// One parameter; all buffers of its size.
@@ -28,7 +28,8 @@ struct Slot {
     name: String,
     shape: Vec<usize>,
     values: Vec<f32>,
-    gradient: Vec<f32>,
+    /// What was accumulated; `None` where nothing was (an expert no step chose).
+    gradient: Option<TensorData>,
     m: Vec<f32>,
     v: Vec<f32>,
     average: Vec<f32>,
@@ -42,6 +43,10 @@ pub struct StepReport {
     pub norm: f64,
     /// False if the gradient was not finite and the step was skipped.
     pub applied: bool,
+}
+
+fn slice(gradient: &TensorData) -> &[f32] {
+    gradient.as_slice().expect("gradients are f32")
 }
 
 /// The buffers of a slot that a training checkpoint keeps.
@@ -68,13 +73,13 @@ impl Optimizer {
         let mut visit = Visit { names: Names::default(), found: Vec::new() };
         model.visit(&mut visit);
         let mut tensors = weights::collect(model);
-        let mut optimizer = Self { config, slots: Vec::new(), by_id: HashMap::new(), step: 0, accumulated: 0 };
+        let mut optimizer = Self { config, slots: Vec::new(), by_id: HashMap::new(), step: 0 };
         for (id, name, trained) in visit.found {
             let Some(HostTensor { shape, values }) = tensors.remove(&name) else { continue };
             let zeros = vec![0.0; values.len()];
             optimizer.by_id.insert(id, optimizer.slots.len());
             let average = values.clone();
-            optimizer.slots.push(Slot { name, shape, values, gradient: zeros.clone(), m: zeros.clone(), v: zeros, average, trained });
+            optimizer.slots.push(Slot { name, shape, values, gradient: None, m: zeros.clone(), v: zeros, average, trained });
         }
         optimizer
     }
@@ -99,29 +104,26 @@ impl Optimizer {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
                 let (Some(gradient), Some(&i)) = (param.val().grad(self.gradients), self.optimizer.by_id.get(&param.id)) else { return };
                 let data = gradient.into_data();
-                let values = data.as_slice::<f32>().expect("gradients are f32");
-                let first = self.optimizer.accumulated == 0;
                 let slot = &mut self.optimizer.slots[i];
-                if first {
-                    slot.gradient.copy_from_slice(values);
-                } else {
-                    slot.gradient.iter_mut().zip(values).for_each(|(g, v)| *g += v);
-                }
+                slot.gradient = Some(match slot.gradient.take() {
+                    None => data,
+                    Some(sum) => {
+                        let shape = sum.shape().clone();
+                        let values = slice(&sum).iter().zip(slice(&data)).map(|(s, g)| s + g).collect::<Vec<f32>>();
+                        TensorData::new(values, shape)
+                    }
+                });
             }
         }
-        if self.accumulated == 0 {
-            // An expert that no step chose has no gradient in this batch.
-            self.slots.iter_mut().for_each(|s| s.gradient.fill(0.0));
-        }
         model.visit(&mut Visit { optimizer: self, gradients });
-        self.accumulated += 1;
     }
 
     /// One step with rate `lr` on the sum of what was accumulated times `scale`, and the model with the new weights.
     pub fn step<M: Module>(&mut self, model: M, lr: f64, scale: f64) -> (M, StepReport) {
-        self.accumulated = 0;
-        let norm = self.slots.iter().filter(|s| s.trained).map(|s| adamw::sum_squares(&s.gradient)).sum::<f64>().sqrt() * scale;
+        let squares = |s: &Slot| s.gradient.as_ref().map_or(0.0, |g| adamw::sum_squares(slice(g)));
+        let norm = self.slots.iter().filter(|s| s.trained).map(squares).sum::<f64>().sqrt() * scale;
         if !norm.is_finite() {
+            self.slots.iter_mut().for_each(|s| s.gradient = None);
             return (model, StepReport { norm, applied: false });
         }
         self.step += 1;
@@ -138,7 +140,17 @@ impl Optimizer {
                 step: self.step,
             };
             let state = adamw::State { m: &mut slot.m, v: &mut slot.v, average: Some((&mut slot.average, average)) };
-            rule.update(&mut slot.values, &slot.gradient, state);
+            // A parameter without a gradient still has momentum and decay.
+            let gradient = slot.gradient.take();
+            let none;
+            let gradient = match &gradient {
+                Some(data) => slice(data),
+                None => {
+                    none = vec![0.0; slot.values.len()];
+                    &none
+                }
+            };
+            rule.update(&mut slot.values, gradient, state);
         }
         (self.install(model), StepReport { norm, applied: true })
     }
@@ -155,7 +167,7 @@ impl Optimizer {
         impl ModuleMapper for Install<'_> {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
                 match self.0.by_id.get(&param.id) {
-                    Some(&i) => weights::replace(param, self.0.slots[i].values.clone()),
+                    Some(&i) => weights::replace(param, copy(&self.0.slots[i].values)),
                     None => param,
                 }
             }

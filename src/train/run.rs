@@ -1,6 +1,5 @@
 //! The training loop.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,7 +25,7 @@ use crate::train::journal::{self, Journal, Line};
 use crate::train::optimizer::Optimizer;
 use crate::train::plot;
 use crate::train::state::{self, Progress};
-use crate::train::step::{BatchReport, batch_gradients};
+use crate::train::step::batch_gradients;
 
 /// Utterances whose features give the mean and deviation of the mel bands.
 const STATISTICS_CLIPS: usize = 500;
@@ -73,28 +72,14 @@ struct Session<'a> {
     optimizer: Optimizer,
     progress: Progress,
     journal: Journal,
-    window: Window,
+    /// Start of the stretch that `speed` is measured over, and the audio seconds in it.
+    clock: (Instant, f64),
     last_save: Instant,
     next_evaluation: f64,
+    /// WER of the evaluation of the present step, if there was one.
+    evaluated: Option<(u64, Option<f64>)>,
     skipped_in_a_row: u64,
     last_loss: f64,
-}
-
-/// Sums since the last log line.
-struct Window {
-    reports: VecDeque<BatchReport>,
-    norm: f64,
-    lr: f64,
-    steps: u64,
-    seconds: f64,
-    skipped: u64,
-    since: Instant,
-}
-
-impl Window {
-    fn new() -> Self {
-        Self { reports: VecDeque::new(), norm: 0.0, lr: 0.0, steps: 0, seconds: 0.0, skipped: 0, since: Instant::now() }
-    }
 }
 
 impl<'a> Session<'a> {
@@ -124,14 +109,13 @@ impl<'a> Session<'a> {
         }
         let mut optimizer = Optimizer::new(config.optimizer, &model);
         log(format_args!("{:.2} M parameters, {} tokens", optimizer.parameters() as f64 / 1e6, tokenizer.vocab_size()));
-        let start = Progress { step: 0, batch: 0, epoch: 0, batch_in_epoch: 0, seconds: 0.0 };
         let progress = match state::load(&config.output.join("checkpoint.safetensors"), &mut optimizer)? {
             Some(progress) => {
                 log(format_args!("resuming at step {}, {:.2} audio hours", progress.step, progress.seconds / 3600.0));
                 model = optimizer.install(model);
                 progress
             }
-            None => start,
+            None => Progress::default(),
         };
         echo(config)?;
         let journal = Journal::open(&config.output.join("log.jsonl"), progress.step)?;
@@ -140,8 +124,7 @@ impl<'a> Session<'a> {
         let model_config =
             ModelConfig { format_version: FORMAT_VERSION, name: config.name.clone(), front_end: front_end_config, encoder: config.encoder.clone() };
         model_config.validate()?;
-        let every = config.control.evaluate_hours;
-        let next_evaluation = if every > 0.0 { ((progress.seconds / 3600.0 / every).floor() + 1.0) * every } else { f64::INFINITY };
+        let next_evaluation = next_evaluation(config, &progress);
         Ok(Self {
             config,
             device: training,
@@ -154,9 +137,10 @@ impl<'a> Session<'a> {
             optimizer,
             progress,
             journal,
-            window: Window::new(),
+            clock: (Instant::now(), 0.0),
             last_save: Instant::now(),
             next_evaluation,
+            evaluated: None,
             skipped_in_a_row: 0,
             last_loss: f64::NAN,
         })
@@ -179,8 +163,8 @@ impl<'a> Session<'a> {
             let pass = Pass::training(precision, seed);
             let (gradients, report) = batch_gradients(&self.model, &batch, self.tokenizer.blank(), &self.config.loss, &pass, &self.device);
             self.optimizer.accumulate(&self.model, &gradients);
-            self.window.reports.push_back(report);
-            self.window.seconds += batch.seconds;
+            self.progress.window.add(&report);
+            self.clock.1 += batch.seconds;
             self.progress.batch += 1;
             self.progress.seconds += batch.seconds;
             let next = batch.plan.position.batch + 1;
@@ -194,25 +178,26 @@ impl<'a> Session<'a> {
         let (model, report) = self.optimizer.step(self.model.clone(), lr, scale);
         self.model = model;
         self.progress.step = self.optimizer.steps();
-        self.window.steps += 1;
-        self.window.lr = lr;
+        let window = &mut self.progress.window;
+        window.steps += 1;
+        window.lr = lr;
         if report.applied {
-            self.window.norm += report.norm;
+            window.norm += report.norm;
             self.skipped_in_a_row = 0;
         } else {
-            self.window.skipped += 1;
+            window.skipped += 1;
             self.skipped_in_a_row += 1;
             if self.skipped_in_a_row >= MAX_SKIPPED {
                 let reason = format!("no finite gradient in {MAX_SKIPPED} steps before step {}: lower optimizer.lr", self.progress.step);
                 return Err(Error::Training { reason });
             }
         }
-        if self.window.steps >= self.config.control.log_every || self.done() {
+        if self.progress.window.steps >= self.config.control.log_every || self.done() {
             self.log()?;
         }
         if self.hours() >= self.next_evaluation {
             self.evaluate()?;
-            self.next_evaluation += self.config.control.evaluate_hours;
+            self.next_evaluation = next_evaluation(self.config, &self.progress);
         }
         if self.last_save.elapsed().as_secs_f64() > 60.0 * self.config.control.checkpoint_minutes {
             self.save()?;
@@ -221,22 +206,21 @@ impl<'a> Session<'a> {
     }
 
     fn log(&mut self) -> Result<()> {
-        let window = std::mem::replace(&mut self.window, Window::new());
-        let count = window.reports.len().max(1) as f64;
-        let tokens = window.reports.iter().map(|r| r.tokens).sum::<usize>().max(1) as f64;
-        let sum = |f: fn(&BatchReport) -> f64| window.reports.iter().map(f).sum::<f64>();
-        let speed = window.seconds / window.since.elapsed().as_secs_f64().max(1e-9);
-        self.last_loss = sum(|r| r.ctc) / tokens;
+        let window = std::mem::take(&mut self.progress.window);
+        let (since, seconds) = std::mem::replace(&mut self.clock, (Instant::now(), 0.0));
+        let speed = seconds / since.elapsed().as_secs_f64().max(1e-9);
+        let tokens = window.tokens.max(1) as f64;
+        self.last_loss = window.ctc / tokens;
         let line = Line::Train {
             step: self.progress.step,
             audio_hours: self.hours(),
             epoch: self.progress.epoch,
             loss: self.last_loss,
-            intermediate: sum(|r| r.intermediate) / tokens,
-            balance: sum(|r| r.balance) / count,
+            intermediate: window.intermediate / tokens,
+            balance: window.balance / window.batches.max(1) as f64,
             norm: window.norm / (window.steps - window.skipped).max(1) as f64,
             lr: window.lr,
-            load: load_shares(&window.reports),
+            load: window.load_shares(),
             speed,
             skipped: window.skipped,
         };
@@ -246,7 +230,7 @@ impl<'a> Session<'a> {
             self.progress.step,
             self.hours(),
             self.last_loss,
-            window.norm / window.steps.max(1) as f64,
+            window.norm / (window.steps - window.skipped).max(1) as f64,
             window.lr,
             clock(left)
         ));
@@ -272,7 +256,8 @@ impl<'a> Session<'a> {
             total = Some(all.wer());
         }
         self.draw()?;
-        self.window.since = Instant::now();
+        self.clock = (Instant::now(), 0.0);
+        self.evaluated = Some((self.progress.step, total));
         Ok(total)
     }
 
@@ -292,7 +277,10 @@ impl<'a> Session<'a> {
 
     fn finish(mut self) -> Result<Outcome> {
         self.save()?;
-        let dev_wer = self.evaluate()?;
+        let dev_wer = match self.evaluated {
+            Some((step, wer)) if step == self.progress.step => wer,
+            _ => self.evaluate()?,
+        };
         Ok(Outcome { steps: self.progress.step, audio_hours: self.hours(), last_loss: self.last_loss, dev_wer })
     }
 }
@@ -372,19 +360,10 @@ fn echo(config: &RunConfig) -> Result<()> {
     write_atomically(&path, text.as_bytes())
 }
 
-fn load_shares(reports: &VecDeque<BatchReport>) -> Vec<Vec<f64>> {
-    let Some(first) = reports.front() else { return Vec::new() };
-    let mut sums: Vec<Vec<f64>> = first.load.iter().map(|l| vec![0.0; l.len()]).collect();
-    for report in reports {
-        for (sum, load) in sums.iter_mut().zip(&report.load) {
-            sum.iter_mut().zip(load).for_each(|(s, l)| *s += *l as f64);
-        }
-    }
-    for sum in &mut sums {
-        let total = sum.iter().sum::<f64>().max(1.0);
-        sum.iter_mut().for_each(|s| *s = (*s / total * 1e4).round() / 1e4);
-    }
-    sums
+/// Audio hours of the first evaluation after `progress`.
+fn next_evaluation(config: &RunConfig, progress: &Progress) -> f64 {
+    let every = config.control.evaluate_hours;
+    if every > 0.0 { ((progress.seconds / 3600.0 / every).floor() + 1.0) * every } else { f64::INFINITY }
 }
 
 fn clock(hours: f64) -> String {

@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::safetensors_file::{self, Storage};
 use crate::dataset::Position;
 use crate::error::{Error, Result};
+use crate::train::exact;
 use crate::train::optimizer::Optimizer;
+use crate::train::window::Window;
 
 /// Where a run stands.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
     /// Steps taken.
@@ -23,7 +25,11 @@ pub struct Progress {
     /// The next batch: number within the epoch.
     pub batch_in_epoch: usize,
     /// Seconds of audio seen.
+    #[serde(with = "exact")]
     pub seconds: f64,
+    /// What the next log line is made of.
+    #[serde(default)]
+    pub window: Window,
 }
 
 impl Progress {

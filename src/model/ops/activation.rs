@@ -3,6 +3,7 @@
 use burn::tensor::{Tensor, activation as burn_activation};
 
 use crate::kernel::activation::{self as kernel, Activation};
+use crate::kernel::memory::to_be_written;
 use crate::model::ops::fused::{self, Fused, Host, Kept};
 
 /// Applies `kind` to every element.
@@ -32,13 +33,13 @@ struct FusedActivation(Activation);
 
 impl Fused for FusedActivation {
     fn forward(&self, inputs: &[Host<'_>], _kept: Option<&mut Kept>) -> (Vec<f32>, Vec<usize>) {
-        let mut y = vec![0.0; inputs[0].values.len()];
+        let mut y = to_be_written(inputs[0].values.len());
         self.0.forward(inputs[0].values, &mut y);
         (y, inputs[0].shape.to_vec())
     }
 
     fn backward(&self, inputs: &[Host<'_>], _kept: &Kept, grad: &[f32], _wanted: &[bool]) -> Vec<Vec<f32>> {
-        let mut grad_x = vec![0.0; grad.len()];
+        let mut grad_x = to_be_written(grad.len());
         self.0.backward(inputs[0].values, grad, &mut grad_x);
         vec![grad_x]
     }
@@ -51,13 +52,13 @@ impl Fused for FusedGlu {
     fn forward(&self, inputs: &[Host<'_>], _kept: Option<&mut Kept>) -> (Vec<f32>, Vec<usize>) {
         let mut shape = inputs[0].shape.to_vec();
         shape[2] /= 2;
-        let mut y = vec![0.0; inputs[0].values.len() / 2];
+        let mut y = to_be_written(inputs[0].values.len() / 2);
         kernel::glu(inputs[0].values, shape[2], None, &mut y);
         (y, shape)
     }
 
     fn backward(&self, inputs: &[Host<'_>], _kept: &Kept, grad: &[f32], _wanted: &[bool]) -> Vec<Vec<f32>> {
-        let mut grad_x = vec![0.0; inputs[0].values.len()];
+        let mut grad_x = to_be_written(inputs[0].values.len());
         kernel::glu_backward(inputs[0].values, inputs[0].shape[2] / 2, None, grad, &mut grad_x);
         vec![grad_x]
     }

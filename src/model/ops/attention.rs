@@ -4,6 +4,7 @@ use burn::tensor::{Bool, Device, Tensor, TensorData, activation};
 
 use crate::kernel::attention::{Attention, AttentionMask, Positions, RelativeGradients};
 use crate::kernel::gemm::{Compute, Parallel};
+use crate::kernel::memory::to_be_written;
 use crate::model::lengths::Lengths;
 use crate::model::ops::fused::{self, Fused, Host, Kept};
 use crate::model::pass::Pass;
@@ -144,7 +145,7 @@ impl Fused for FusedAttention {
     fn forward(&self, inputs: &[Host<'_>], kept: Option<&mut Kept>) -> (Vec<f32>, Vec<usize>) {
         let kernel = self.kernel(inputs);
         let rows = kernel.lengths.len() * kernel.steps;
-        let (mut y, mut log_sums) = (vec![0.0; rows * kernel.d_model], vec![0.0; rows * kernel.heads]);
+        let (mut y, mut log_sums) = (to_be_written(rows * kernel.d_model), to_be_written(rows * kernel.heads));
         kernel.forward(inputs[0].values, &mut y, &mut log_sums);
         if let Some(kept) = kept {
             kept.push(log_sums);
@@ -153,7 +154,7 @@ impl Fused for FusedAttention {
     }
 
     fn backward(&self, inputs: &[Host<'_>], kept: &Kept, grad: &[f32], _wanted: &[bool]) -> Vec<Vec<f32>> {
-        let mut grads: Vec<Vec<f32>> = inputs.iter().map(|i| vec![0.0; i.values.len()]).collect();
+        let mut grads: Vec<Vec<f32>> = inputs.iter().map(|i| to_be_written(i.values.len())).collect();
         let kernel = self.kernel(inputs);
         match grads.as_mut_slice() {
             [qkv] => kernel.backward(inputs[0].values, &kept[0], grad, qkv, None),

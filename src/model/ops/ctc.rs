@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::tensor::{Int, Tensor, TensorData, activation};
 
 use crate::kernel::ctc::Ctc;
+use crate::kernel::memory::to_be_written;
 use crate::model::lengths::Lengths;
 use crate::model::ops::fused::{self, Fused, Host, Kept};
 
@@ -50,7 +51,7 @@ impl Fused for FusedCtc {
     fn forward(&self, inputs: &[Host<'_>], kept: Option<&mut Kept>) -> (Vec<f32>, Vec<usize>) {
         let logits = inputs[0];
         let kernel = Ctc { steps: logits.shape[1], vocab: logits.shape[2], blank: self.blank };
-        let mut gradient = kept.is_some().then(|| vec![0.0f32; logits.values.len()]);
+        let mut gradient = kept.is_some().then(|| to_be_written(logits.values.len()));
         let losses = kernel.loss(logits.values, self.lengths.valid(), &self.targets, gradient.as_deref_mut());
         if let (Some(kept), Some(gradient)) = (kept, gradient) {
             kept.push(gradient);

@@ -4,6 +4,7 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, module};
 
 use crate::kernel::depthwise::Depthwise;
+use crate::kernel::memory::to_be_written;
 use crate::model::lengths::Lengths;
 use crate::model::ops::fused::{self, Fused, Host, Kept, absent};
 
@@ -43,14 +44,14 @@ impl FusedDepthwise {
 impl Fused for FusedDepthwise {
     fn forward(&self, inputs: &[Host<'_>], _kept: Option<&mut Kept>) -> (Vec<f32>, Vec<usize>) {
         let x = inputs[0];
-        let mut y = vec![0.0; x.values.len()];
+        let mut y = to_be_written(x.values.len());
         self.kernel(inputs).forward(x.values, x.shape[1], self.lengths.valid(), &mut y);
         (y, x.shape.to_vec())
     }
 
     fn backward(&self, inputs: &[Host<'_>], _kept: &Kept, grad: &[f32], _wanted: &[bool]) -> Vec<Vec<f32>> {
         let x = inputs[0];
-        let mut grad_x = vec![0.0; x.values.len()];
+        let mut grad_x = to_be_written(x.values.len());
         let mut grad_weight = vec![0.0; inputs[1].values.len()];
         let mut grad_bias = vec![0.0; x.shape[2]];
         let lengths = self.lengths.valid();

@@ -3,6 +3,7 @@
 use burn::tensor::{Tensor, TensorData};
 
 use crate::kernel::dropout::Dropout;
+use crate::kernel::memory::{copy, to_be_written};
 use crate::model::ops::fused::{self, Fused, Host, Kept};
 use crate::model::pass::Pass;
 
@@ -56,15 +57,15 @@ struct FusedAdd {
 
 impl Fused for FusedAdd {
     fn forward(&self, inputs: &[Host<'_>], _kept: Option<&mut Kept>) -> (Vec<f32>, Vec<usize>) {
-        let mut y = vec![0.0; inputs[0].values.len()];
+        let mut y = to_be_written(inputs[0].values.len());
         self.dropout.add(inputs[0].values, inputs[1].values, self.scale, &mut y);
         (y, inputs[0].shape.to_vec())
     }
 
     fn backward(&self, _inputs: &[Host<'_>], _kept: &Kept, grad: &[f32], _wanted: &[bool]) -> Vec<Vec<f32>> {
-        let mut grad_branch = vec![0.0; grad.len()];
+        let mut grad_branch = to_be_written(grad.len());
         self.dropout.apply(grad, self.scale, &mut grad_branch);
-        vec![grad.to_vec(), grad_branch]
+        vec![copy(grad), grad_branch]
     }
 }
 
@@ -73,13 +74,13 @@ struct FusedDropout(Dropout);
 
 impl Fused for FusedDropout {
     fn forward(&self, inputs: &[Host<'_>], _kept: Option<&mut Kept>) -> (Vec<f32>, Vec<usize>) {
-        let mut y = vec![0.0; inputs[0].values.len()];
+        let mut y = to_be_written(inputs[0].values.len());
         self.0.apply(inputs[0].values, 1.0, &mut y);
         (y, inputs[0].shape.to_vec())
     }
 
     fn backward(&self, _inputs: &[Host<'_>], _kept: &Kept, grad: &[f32], _wanted: &[bool]) -> Vec<Vec<f32>> {
-        let mut grad_x = vec![0.0; grad.len()];
+        let mut grad_x = to_be_written(grad.len());
         self.0.apply(grad, 1.0, &mut grad_x);
         vec![grad_x]
     }

@@ -6,6 +6,7 @@ use crate::kernel::activation::Activation;
 use crate::kernel::epilogue::Epilogue;
 use crate::kernel::gemm::{Compute, Operand, Parallel, Precision, Write, gemm_grouped, gemm_grouped_outer};
 use crate::kernel::matrix::{Matrix, MatrixMut};
+use crate::kernel::memory::to_be_written;
 use crate::model::ops::experts::Grouping;
 use crate::model::ops::fused::{Fused, Host, Kept};
 use crate::model::ops::linear::column_sums;
@@ -58,7 +59,7 @@ impl FusedExperts {
     /// `a . weights[e]` for the rows of every expert.
     fn product(&self, a: Matrix<'_>, weights: &[Operand<'_>], bias: Option<&[f32]>, act: Activation, columns: usize) -> Vec<f32> {
         let (rows, _) = a.shape();
-        let mut out = vec![0.0; rows * columns];
+        let mut out = to_be_written(rows * columns);
         let epilogue = |e: usize| Epilogue { bias: bias.map(|b| &b[e * columns..][..columns]), activation: act };
         gemm_grouped(MatrixMut::new(&mut out, rows, columns), Write::Overwrite, a, &self.grouping.offsets, weights, epilogue, self.compute);
         out
@@ -67,7 +68,7 @@ impl FusedExperts {
     /// `a^T . b` over the rows of every expert, stacked.
     fn outer(&self, a: &[f32], columns_a: usize, b: &[f32], columns_b: usize) -> Vec<f32> {
         let (rows, experts) = (a.len() / columns_a, self.grouping.offsets.len() - 1);
-        let mut out = vec![0.0; experts * columns_a * columns_b];
+        let mut out = to_be_written(experts * columns_a * columns_b);
         let c = MatrixMut::new(&mut out, experts * columns_a, columns_b);
         let (a, b) = (Matrix::new(a, rows, columns_a), Matrix::new(b, rows, columns_b));
         gemm_grouped_outer(c, Write::Overwrite, a, b, &self.grouping.offsets, self.compute);
@@ -96,18 +97,18 @@ impl Fused for FusedExperts {
         let gathered = (!self.grouping.is_identity()).then(|| self.gather(inputs[0].values, d_model, |s| s / top_k));
         let x = Matrix::new(gathered.as_deref().unwrap_or(inputs[0].values), slots, d_model);
         let (up, down) = (operands(stack(&inputs[1], d_model, d_ff)), operands(stack(&inputs[3], d_ff, d_model)));
-        let hidden = match kept {
-            None => self.product(x, &up, Some(inputs[2].values), self.act, d_ff),
+        let second = |hidden: &[f32]| self.product(Matrix::new(hidden, slots, d_ff), &down, Some(inputs[4].values), Activation::Identity, d_model);
+        let y = match kept {
+            None => second(&self.product(x, &up, Some(inputs[2].values), self.act, d_ff)),
             Some(kept) => {
                 let raw = self.product(x, &up, Some(inputs[2].values), Activation::Identity, d_ff);
-                let mut hidden = vec![0.0; raw.len()];
+                let mut hidden = to_be_written(raw.len());
                 self.act.forward(&raw, &mut hidden);
-                kept.push(raw);
-                kept.push(hidden.clone());
-                hidden
+                let y = second(&hidden);
+                kept.extend([raw, hidden]);
+                y
             }
         };
-        let y = self.product(Matrix::new(&hidden, slots, d_ff), &down, Some(inputs[4].values), Activation::Identity, d_model);
         let rows = self.grouping.rows * top_k;
         let y = if gathered.is_some() { self.scatter(&y, d_model, rows, |s| s) } else { y };
         (y, vec![rows, d_model])
@@ -123,7 +124,7 @@ impl Fused for FusedExperts {
         let up = operands(stack(&inputs[1], d_model, d_ff).into_iter().map(Matrix::transposed));
         let down = operands(stack(&inputs[3], d_ff, d_model).into_iter().map(Matrix::transposed));
         let grad_hidden = self.product(Matrix::new(grad, slots, d_model), &down, None, Activation::Identity, d_ff);
-        let mut grad_raw = vec![0.0; raw.len()];
+        let mut grad_raw = to_be_written(raw.len());
         self.act.backward(raw, &grad_hidden, &mut grad_raw);
         let grad_x = self.product(Matrix::new(&grad_raw, slots, d_ff), &up, None, Activation::Identity, d_model);
         let grad_x = if dispatched { self.scatter(&grad_x, d_model, self.grouping.rows, |s| s / top_k) } else { grad_x };

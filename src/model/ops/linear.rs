@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 use crate::kernel::epilogue::Epilogue;
 use crate::kernel::gemm::{Compute, Parallel, Write, gemm};
 use crate::kernel::matrix::{Matrix, MatrixMut};
+use crate::kernel::memory::to_be_written;
 use crate::model::ops::fused::{self, Fused, Host, Kept, absent};
 use crate::model::pass::Pass;
 
@@ -43,7 +44,7 @@ impl Fused for FusedLinear {
         let [x, weight, bias] = inputs else { unreachable!("x, weight, bias") };
         let (d_in, d_out) = (weight.shape[0], weight.shape[1]);
         let rows = x.values.len() / d_in;
-        let mut y = vec![0.0; rows * d_out];
+        let mut y = to_be_written(rows * d_out);
         let epilogue = Epilogue { bias: self.bias.then_some(bias.values), ..Epilogue::NONE };
         let (a, b) = (Matrix::new(x.values, rows, d_in), Matrix::new(weight.values, d_in, d_out));
         gemm(MatrixMut::new(&mut y, rows, d_out), Write::Overwrite, a, b, epilogue, self.compute);
@@ -61,13 +62,13 @@ impl Fused for FusedLinear {
         let grad_matrix = Matrix::new(grad, rows, d_out);
         let mut grad_x = Vec::new();
         if wanted[0] {
-            grad_x = vec![0.0; x.values.len()];
+            grad_x = to_be_written(x.values.len());
             let weight = Matrix::new(weight.values, d_in, d_out).transposed();
             gemm(MatrixMut::new(&mut grad_x, rows, d_in), Write::Overwrite, grad_matrix, weight, Epilogue::NONE, self.compute);
         }
         let mut grad_weight = Vec::new();
         if wanted[1] {
-            grad_weight = vec![0.0; d_in * d_out];
+            grad_weight = to_be_written(d_in * d_out);
             let x = Matrix::new(x.values, rows, d_in).transposed();
             gemm(MatrixMut::new(&mut grad_weight, d_in, d_out), Write::Overwrite, x, grad_matrix, Epilogue::NONE, self.compute);
         }

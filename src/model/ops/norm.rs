@@ -4,6 +4,7 @@ use burn::nn::LayerNorm;
 use burn::tensor::Tensor;
 
 use crate::kernel::activation::Activation;
+use crate::kernel::memory::to_be_written;
 use crate::kernel::norm::LayerNorm as Kernel;
 use crate::model::ops::activation::activate;
 use crate::model::ops::fused::{self, Fused, Host, Kept};
@@ -45,7 +46,7 @@ impl FusedNorm {
 impl Fused for FusedNorm {
     fn forward(&self, inputs: &[Host<'_>], kept: Option<&mut Kept>) -> (Vec<f32>, Vec<usize>) {
         let x = inputs[0];
-        let mut y = vec![0.0; x.values.len()];
+        let mut y = to_be_written(x.values.len());
         let mut stats = vec![[0.0f32; 2]; x.values.len() / inputs[1].values.len()];
         self.kernel(inputs).forward(x.values, &mut y, &mut stats);
         if let Some(kept) = kept {
@@ -56,7 +57,7 @@ impl Fused for FusedNorm {
 
     fn backward(&self, inputs: &[Host<'_>], kept: &Kept, grad: &[f32], _wanted: &[bool]) -> Vec<Vec<f32>> {
         let width = inputs[1].values.len();
-        let (mut grad_x, mut grad_gamma, mut grad_beta) = (vec![0.0; grad.len()], vec![0.0; width], vec![0.0; width]);
+        let (mut grad_x, mut grad_gamma, mut grad_beta) = (to_be_written(grad.len()), vec![0.0; width], vec![0.0; width]);
         let (stats, _) = kept[0].as_chunks::<2>();
         self.kernel(inputs).backward(inputs[0].values, stats, grad, &mut grad_x, &mut grad_gamma, &mut grad_beta);
         vec![grad_x, grad_gamma, grad_beta]
