@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::safetensors_file::{self, HostTensors, Storage, write_atomically};
-use crate::checkpoint::weights;
+use crate::checkpoint::{strict, weights};
 use crate::error::{Error, Result};
 use crate::features::FrontEndConfig;
 use crate::model::asr::AsrModel;
@@ -76,11 +76,12 @@ impl ModelDirectory {
     pub fn open(path: &Path) -> Result<Self> {
         let config_path = path.join(CONFIG);
         let text = std::fs::read_to_string(&config_path).map_err(|e| Error::io(&config_path, e))?;
-        let version: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::config(&config_path, e.to_string()))?;
-        if let Some(found) = version["format_version"].as_u64().filter(|v| *v != u64::from(FORMAT_VERSION)) {
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::config(&config_path, e.to_string()))?;
+        if let Some(found) = value["format_version"].as_u64().filter(|v| *v != u64::from(FORMAT_VERSION)) {
             return Err(Error::FormatVersion { path: config_path, found: found.try_into().unwrap_or(u32::MAX), supported: FORMAT_VERSION });
         }
         let config: ModelConfig = serde_json::from_str(&text).map_err(|e| Error::config(&config_path, e.to_string()))?;
+        strict::no_unknown_keys(&value, &config).map_err(|reason| Error::config(&config_path, reason))?;
         config.validate().map_err(|e| match e {
             Error::Config { reason, .. } => Error::config(&config_path, reason),
             other => other,

@@ -2,6 +2,7 @@
 
 pub mod directory;
 pub mod safetensors_file;
+pub mod strict;
 pub mod weights;
 
 pub use directory::{ModelConfig, ModelDirectory};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::safetensors_file::Storage;
+use crate::checkpoint::strict::no_unknown_keys;
 use crate::dataset::{AugmentConfig, BucketConfig, FilterConfig, SourceConfig, SpecAugmentConfig};
 use crate::error::{Error, Result};
 use crate::kernel::gemm::Precision;
@@ -232,7 +233,8 @@ impl RunConfig {
             set(&mut table, key.trim(), parsed.unwrap_or_else(|| toml::Value::String(value.trim().into())))
                 .map_err(|reason| Error::config(path, format!("--set {item}: {reason}")))?;
         }
-        let config: Self = table.try_into().map_err(|e: toml::de::Error| Error::config(path, e.to_string().trim().replace('\n', " ")))?;
+        let config: Self = table.clone().try_into().map_err(|e: toml::de::Error| Error::config(path, e.to_string().trim().replace('\n', " ")))?;
+        no_unknown_keys(&table, &config).map_err(|reason| Error::config(path, reason))?;
         config.validate().map_err(|e| match e {
             Error::Config { reason, .. } => Error::config(path, reason),
             other => other,

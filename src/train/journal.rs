@@ -140,8 +140,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.jsonl");
         let (loss, intermediate, balance, load) = (f64::NAN, f64::INFINITY, f64::NAN, Vec::new());
-        let line =
-            Line::Train { step: 1, audio_hours: 0.1, epoch: 0, loss, intermediate, balance, norm: 0.0, lr: 1.0, load, speed: 1.0, skipped: 1 };
+        let line = Line::Train {
+            step: 1,
+            audio_hours: 0.1,
+            epoch: 0,
+            loss,
+            intermediate,
+            balance,
+            norm: 0.0,
+            lr: 1.0,
+            load,
+            speed: 1.0,
+            skipped: 1,
+        };
         Journal::open(&path, 0).unwrap().write(&line).unwrap();
         drop(Journal::open(&path, 1).unwrap());
         assert!(matches!(read(&path).unwrap()[..], [Line::Train { step: 1, loss, skipped: 1, .. }] if loss.is_nan()));

@@ -1,8 +1,15 @@
 //! One test binary: every file in `tests/` of its own would link Burn again.
 
+mod architecture;
 mod audio;
+mod cli;
 mod ctc_loss;
 mod dataset;
 mod features;
+mod knobs;
+mod model;
+mod moe;
 mod oracle;
+mod results;
 mod text;
+mod training;
