@@ -17,8 +17,8 @@ use omniscribe::checkpoint::weights;
 use omniscribe::kernel::gemm::Precision;
 use omniscribe::model::block::Block;
 use omniscribe::model::config::{
-    ActivationConfig, BlockConfig, ConvolutionNorm, EncoderConfig, ExpertGroup, ExpertGroups, FeedForwardConfig, PositionConfig, RouterKind,
-    SubsamplingConfig,
+    ActivationConfig, BlockConfig, ConvolutionNorm, EncoderConfig, ExpertGroup, ExpertGroups, FeedForwardConfig, PositionConfig,
+    RouterKind, SubsamplingConfig,
 };
 use omniscribe::model::encoder::Encoder;
 use omniscribe::model::init::Init;
@@ -93,7 +93,11 @@ fn config(json: &serde_json::Value) -> EncoderConfig {
         scale_input: false,
         subsampling: SubsamplingConfig::Stacking { factor: 4, hidden: None },
         position: PositionConfig::None,
-        block: if conformer { BlockConfig::Conformer { kernel: number("kernel"), norm, convolution_bias: true } } else { BlockConfig::Transformer },
+        block: if conformer {
+            BlockConfig::Conformer { kernel: number("kernel"), norm, convolution_bias: true }
+        } else {
+            BlockConfig::Transformer
+        },
         feed_forward: match number("experts") {
             0 => FeedForwardConfig::Dense,
             _ => FeedForwardConfig::Experts { router: RouterKind::Omni, groups, router_bias: false, jitter: 0.0 },
@@ -205,7 +209,8 @@ fn main() -> ExitCode {
     let tensors = names.into_iter().map(|n| (n.clone(), ours(&n, &theirs, experts))).collect();
     let twin = weights::apply(twin, &tensors, &folder).expect("weights fit");
     let x = tensor3(&data["x"], &device);
-    let result = if train { time_training(twin, x, &json, precision, seconds) } else { time_forward(&twin, x, &data["y"], precision, seconds) };
+    let result =
+        if train { time_training(twin, x, &json, precision, seconds) } else { time_forward(&twin, x, &data["y"], precision, seconds) };
     println!("{result}");
     ExitCode::SUCCESS
 }

@@ -91,8 +91,7 @@ pub fn apply<M: Module>(module: M, tensors: &HostTensors, path: &std::path::Path
             param
         }
     }
-    let mut mapper =
-        Apply { names: Names::default(), tensors, used: Default::default(), missing: Vec::new(), mismatched: Vec::new() };
+    let mut mapper = Apply { names: Names::default(), tensors, used: Default::default(), missing: Vec::new(), mismatched: Vec::new() };
     let module = module.map(&mut mapper);
     let Apply { used, missing, mismatched, .. } = mapper;
     let unused: Vec<String> = tensors.keys().filter(|name| !used.contains(*name)).cloned().collect();

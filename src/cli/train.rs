@@ -27,6 +27,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = RunConfig::read(&arguments.config, &arguments.overrides)?;
     let outcome = train(&config, &device::open(arguments.device)?)?;
     let wer = outcome.dev_wer.map_or_else(|| "no dev set".into(), |w| format!("dev WER {:.1} %", 100.0 * w));
-    eprintln!("done: {} steps, {:.2} audio hours, {wer}; model in {}", outcome.steps, outcome.audio_hours, config.output.join("model").display());
+    eprintln!(
+        "done: {} steps, {:.2} audio hours, {wer}; model in {}",
+        outcome.steps,
+        outcome.audio_hours,
+        config.output.join("model").display()
+    );
     Ok(ExitCode::SUCCESS)
 }

@@ -49,7 +49,10 @@ mod tests {
 
     #[test]
     fn sequence_repeats_and_is_roughly_uniform() {
-        let draw = |seed| { let mut r = SplitMix::new(seed); (0..10_000).map(|_| r.next_f32()).collect::<Vec<_>>() };
+        let draw = |seed| {
+            let mut r = SplitMix::new(seed);
+            (0..10_000).map(|_| r.next_f32()).collect::<Vec<_>>()
+        };
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
         let mean = draw(3).iter().sum::<f32>() / 10_000.0;

@@ -79,11 +79,6 @@ impl AsrModel {
             intermediate.push(logits);
             x
         });
-        AsrOutput {
-            logits: linear(output.states, &self.head, pass),
-            lengths: output.lengths,
-            intermediate,
-            routed: output.routed,
-        }
+        AsrOutput { logits: linear(output.states, &self.head, pass), lengths: output.lengths, intermediate, routed: output.routed }
     }
 }

@@ -65,9 +65,7 @@ impl Block {
             BlockConfig::Conformer { kernel, norm, convolution_bias } => Some((kernel, norm, convolution_bias)),
         };
         Self {
-            opening: conformer
-                .is_some()
-                .then(|| Opening { norm: new_layer_norm(d, init), feed_forward: Dense::new(d, config.d_ff, init) }),
+            opening: conformer.is_some().then(|| Opening { norm: new_layer_norm(d, init), feed_forward: Dense::new(d, config.d_ff, init) }),
             attention_norm: new_layer_norm(d, init),
             attention: SelfAttention::new(config, init),
             convolution: conformer.map(|(kernel, norm, bias)| ConvolutionBranch {

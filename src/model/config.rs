@@ -258,7 +258,9 @@ impl EncoderConfig {
             }
             PositionConfig::None => {}
         }
-        if let PositionConfig::Cape { freq_scale, delta, content_scale, max_global_shift, max_local_shift, max_global_scaling, .. } = self.position {
+        if let PositionConfig::Cape { freq_scale, delta, content_scale, max_global_shift, max_local_shift, max_global_scaling, .. } =
+            self.position
+        {
             for (name, value, least) in [
                 ("freq_scale", freq_scale, 0.0),
                 ("delta", delta, 0.0),
@@ -275,7 +277,10 @@ impl EncoderConfig {
         }
         if let FeedForwardConfig::Experts { groups, jitter, .. } = &self.feed_forward {
             let layers: usize = groups.0.iter().map(|g| g.layers).sum();
-            rule(layers == self.n_layers, format!("encoder.feed_forward.groups cover {layers} layers: must cover n_layers = {}", self.n_layers))?;
+            rule(
+                layers == self.n_layers,
+                format!("encoder.feed_forward.groups cover {layers} layers: must cover n_layers = {}", self.n_layers),
+            )?;
             rule(groups.0.iter().all(|g| g.experts <= 1024), "encoder.feed_forward.groups: at most 1024 experts".into())?;
             rule(jitter.is_finite() && *jitter >= 0.0, format!("encoder.feed_forward.jitter = {jitter}: must be at least 0"))?;
         }

@@ -120,7 +120,13 @@ struct Buffers {
 
 impl Preparer {
     /// A preparer for utterances `clips` with `targets` in the same order.
-    pub fn new(clips: Arc<dyn Clips>, targets: Vec<Vec<u32>>, augmenter: Augmenter, spec_augment: SpecAugmentConfig, front_end: FrontEnd) -> Self {
+    pub fn new(
+        clips: Arc<dyn Clips>,
+        targets: Vec<Vec<u32>>,
+        augmenter: Augmenter,
+        spec_augment: SpecAugmentConfig,
+        front_end: FrontEnd,
+    ) -> Self {
         let speed = augmenter.config().speed.kind;
         Self { clips, targets, augmenter, spec_augment, front_end, speed, idle: Mutex::new(Vec::new()) }
     }

@@ -229,11 +229,13 @@ impl RunConfig {
         let mut table: toml::Table = toml::from_str(&text).map_err(|e| Error::config(path, syntax(&e, &text)))?;
         for item in overrides {
             let (key, value) = item.split_once('=').ok_or_else(|| Error::config(path, format!("--set {item}: want key=value")))?;
-            let parsed = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().filter(|t| t.len() == 1).and_then(|mut t| t.remove("v"));
+            let parsed =
+                toml::from_str::<toml::Table>(&format!("v = {value}")).ok().filter(|t| t.len() == 1).and_then(|mut t| t.remove("v"));
             set(&mut table, key.trim(), parsed.unwrap_or_else(|| toml::Value::String(value.trim().into())))
                 .map_err(|reason| Error::config(path, format!("--set {item}: {reason}")))?;
         }
-        let config: Self = table.clone().try_into().map_err(|e: toml::de::Error| Error::config(path, e.to_string().trim().replace('\n', " ")))?;
+        let config: Self =
+            table.clone().try_into().map_err(|e: toml::de::Error| Error::config(path, e.to_string().trim().replace('\n', " ")))?;
         no_unknown_keys(&table, &config).map_err(|reason| Error::config(path, reason))?;
         config.validate().map_err(|e| match e {
             Error::Config { reason, .. } => Error::config(path, reason),

@@ -36,7 +36,14 @@ impl Dev {
     ///
     /// # Errors
     /// Whatever reading audio gives.
-    pub fn evaluate(&self, model: &AsrModel, tokenizer: &Tokenizer, front_end: &FrontEnd, precision: Precision, device: &Device) -> Result<DevErrors> {
+    pub fn evaluate(
+        &self,
+        model: &AsrModel,
+        tokenizer: &Tokenizer,
+        front_end: &FrontEnd,
+        precision: Precision,
+        device: &Device,
+    ) -> Result<DevErrors> {
         let mut order: Vec<usize> = (0..self.speech.clips.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(self.speech.clips[i].samples.len()));
         let mut errors = DevErrors::new();

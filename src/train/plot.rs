@@ -60,19 +60,36 @@ pub fn chart(title: &str, vertical: &str, curves: &[Curve]) -> String {
         let (share, grey) = (f64::from(i) / 5.0, "#dddddd");
         let (gx, gy) = (x(share * right), y(share * top));
         // Writing to a String cannot fail.
-        let _ = writeln!(svg, "<line x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{gy:.1}\" y2=\"{gy:.1}\" stroke=\"{grey}\"/>", MARGIN.0, MARGIN.0 + width);
+        let _ =
+            writeln!(svg, "<line x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{gy:.1}\" y2=\"{gy:.1}\" stroke=\"{grey}\"/>", MARGIN.0, MARGIN.0 + width);
         let _ = writeln!(svg, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>", MARGIN.0 - 6.0, gy + 4.0, tick(share * top));
-        let _ = writeln!(svg, "<text x=\"{gx:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>", SIZE.1 - MARGIN.1 + 18.0, tick(share * right));
+        let _ = writeln!(
+            svg,
+            "<text x=\"{gx:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            SIZE.1 - MARGIN.1 + 18.0,
+            tick(share * right)
+        );
     }
-    let _ = writeln!(svg, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">audio hours seen</text>", MARGIN.0 + width / 2.0, SIZE.1 - 6.0);
-    let _ = writeln!(svg, "<text x=\"14\" y=\"{:.1}\" transform=\"rotate(-90 14 {0:.1})\" text-anchor=\"middle\">{1}</text>", SIZE.1 / 2.0, escape(vertical));
+    let _ =
+        writeln!(svg, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">audio hours seen</text>", MARGIN.0 + width / 2.0, SIZE.1 - 6.0);
+    let _ = writeln!(
+        svg,
+        "<text x=\"14\" y=\"{:.1}\" transform=\"rotate(-90 14 {0:.1})\" text-anchor=\"middle\">{1}</text>",
+        SIZE.1 / 2.0,
+        escape(vertical)
+    );
     for (i, curve) in curves.iter().enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
         let points = curve.points.iter().filter(|p| p.1.is_finite());
         let path: Vec<String> = points.map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
         let _ = writeln!(svg, "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>", path.join(" "));
         let at = MARGIN.1 + 16.0 * i as f64;
-        let _ = writeln!(svg, "<text x=\"{:.1}\" y=\"{at:.1}\" text-anchor=\"end\" fill=\"{colour}\">{}</text>", MARGIN.0 + width - 4.0, escape(&curve.name));
+        let _ = writeln!(
+            svg,
+            "<text x=\"{:.1}\" y=\"{at:.1}\" text-anchor=\"end\" fill=\"{colour}\">{}</text>",
+            MARGIN.0 + width - 4.0,
+            escape(&curve.name)
+        );
     }
     svg.push_str("</svg>\n");
     svg

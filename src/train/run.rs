@@ -121,8 +121,12 @@ impl<'a> Session<'a> {
         let journal = Journal::open(&config.output.join("log.jsonl"), progress.step)?;
         let plans = Arc::new(planner).batches_from(progress.position());
         let loader = Loader::new(plans, config.control.loader_threads, PREFETCH, move |plan| preparer.prepare(plan))?;
-        let model_config =
-            ModelConfig { format_version: FORMAT_VERSION, name: config.name.clone(), front_end: front_end_config, encoder: config.encoder.clone() };
+        let model_config = ModelConfig {
+            format_version: FORMAT_VERSION,
+            name: config.name.clone(),
+            front_end: front_end_config,
+            encoder: config.encoder.clone(),
+        };
         model_config.validate()?;
         let next_evaluation = next_evaluation(config, &progress);
         Ok(Self {
@@ -339,7 +343,8 @@ fn load_dev(config: &RunConfig) -> Result<Option<Dev>> {
     if config.data.dev.is_empty() {
         return Ok(None);
     }
-    let sources: Vec<_> = config.data.dev.iter().map(|p| SourceConfig { path: p.clone(), weight: 1.0, set_weights: Default::default() }).collect();
+    let sources: Vec<_> =
+        config.data.dev.iter().map(|p| SourceConfig { path: p.clone(), weight: 1.0, set_weights: Default::default() }).collect();
     let filter = crate::dataset::FilterConfig { min_duration: 0.0, max_duration: 120.0, keep_empty_text: false };
     let mut cache = config.data.cache.clone().into_os_string();
     cache.push(".dev");

@@ -27,7 +27,14 @@ pub struct BatchReport {
 }
 
 /// Loss per token of a batch, its gradients, and its report.
-pub fn batch_gradients(model: &AsrModel, batch: &HostBatch, blank: u32, weights: &LossConfig, pass: &Pass, device: &Device) -> (Gradients, BatchReport) {
+pub fn batch_gradients(
+    model: &AsrModel,
+    batch: &HostBatch,
+    blank: u32,
+    weights: &LossConfig,
+    pass: &Pass,
+    device: &Device,
+) -> (Gradients, BatchReport) {
     let rows = batch.lengths.len();
     let mels = batch.features.len() / (rows * batch.frames).max(1);
     let features = Tensor::<3>::from_data(TensorData::new(batch.features.clone(), [rows, batch.frames, mels]), device);

@@ -800,23 +800,33 @@ mod whole {
             let clips = utterances(&mut Draw::new(4), 3, config.mels);
             let clips: Vec<&[f32]> = clips.iter().map(Vec::as_slice).collect();
             let (features, lengths) = batch(&clips, config.mels, 0, || 0.0, &device());
-            let model = model(&config, 9, &device());
-            let run = |pass: Pass| logits(&model.forward(features.clone(), &lengths, &pass));
-            let training = |seed| run(Pass::training(Precision::F32, seed));
-            assert!(training(1) == training(1), "{name}: equal seeds, equal passes");
-            assert!(training(1) != training(2), "{name}: other seeds, other passes");
-            assert!(training(1) != run(exact()) && run(exact()) == run(exact()), "{name}: inference draws nothing");
-            let still = EncoderConfig { dropout: 0.0, ..config.clone() };
-            let draws = matches!(still.position, PositionConfig::Cape { .. })
-                || matches!(&still.feed_forward, FeedForwardConfig::Experts { jitter, .. } if *jitter > 0.0);
-            if !draws {
-                let model = super::model(&still, 9, &device());
-                let run = |pass: Pass| logits(&model.forward(features.clone(), &lengths, &pass));
-                assert!(
-                    run(Pass::training(Precision::F32, 1)) == run(exact()),
-                    "{name}: without dropout training computes what inference does"
-                );
+            let run = |model: &AsrModel, seed: Option<u64>| {
+                let pass = seed.map_or_else(exact, |seed| Pass::training(Precision::F32, seed));
+                logits(&model.forward(features.clone(), &lengths, &pass))
+            };
+            let random = model(&config, 9, &device());
+            let first = run(&random, Some(1));
+            assert!(first == run(&random, Some(1)), "{name}: equal seeds, equal passes");
+            assert!(first != run(&random, Some(2)), "{name}: other seeds, other passes");
+            let inferred = run(&random, None);
+            assert!(first != inferred && inferred == run(&random, None), "{name}: inference draws nothing");
+
+            // Each source of randomness alone: dropout off, then the other two off as well.
+            let mut still = EncoderConfig { dropout: 0.0, ..config };
+            let draws = matches!(still.position, PositionConfig::Cape { .. });
+            let quiet = model(&still, 9, &device());
+            assert_eq!(run(&quiet, Some(1)) != run(&quiet, None), draws, "{name}: without dropout");
+            if let PositionConfig::Cape { max_global_shift, max_local_shift, max_global_scaling, .. } = &mut still.position {
+                (*max_global_shift, *max_local_shift, *max_global_scaling) = (0.0, 0.0, 1.0);
             }
+            let jittered = matches!(still.feed_forward, FeedForwardConfig::Experts { jitter, .. } if jitter > 0.0);
+            let noisy = model(&still, 9, &device());
+            assert_eq!(run(&noisy, Some(1)) != run(&noisy, None), jittered, "{name}: with router noise alone");
+            if let FeedForwardConfig::Experts { jitter, .. } = &mut still.feed_forward {
+                *jitter = 0.0;
+            }
+            let silent = model(&still, 9, &device());
+            assert!(run(&silent, Some(1)) == run(&silent, None), "{name}: training without anything random is inference");
         }
     }
 
@@ -851,6 +861,210 @@ mod whole {
                 assert!(error < limit, "{name}, seed {seed}: relative error {error} with {rerouted} steps rerouted");
             }
             assert!(changed as f64 <= REROUTED * all as f64, "{name}: {changed} of {all} choices changed");
+        }
+    }
+}
+
+/// The encoder's equations once more, in f64 and in loops, from the tensors of a model file.
+mod equations {
+    use super::*;
+
+    type Rows = Vec<Vec<f64>>;
+
+    /// f32 through two layers against f64; logits reach about 3.
+    const EXACT: f64 = 4e-6;
+
+    struct Reference<'a> {
+        config: &'a EncoderConfig,
+        tensors: &'a HostTensors,
+    }
+
+    fn sigmoid(v: f64) -> f64 {
+        1.0 / (1.0 + (-v).exp())
+    }
+
+    fn silu(v: f64) -> f64 {
+        v * sigmoid(v)
+    }
+
+    fn add(x: &Rows, branch: &Rows, scale: f64) -> Rows {
+        x.iter().zip(branch).map(|(x, b)| x.iter().zip(b).map(|(x, b)| x + scale * b).collect()).collect()
+    }
+
+    fn map(x: &Rows, f: impl Fn(f64) -> f64) -> Rows {
+        x.iter().map(|row| row.iter().map(|v| f(*v)).collect()).collect()
+    }
+
+    fn softmax(row: &[f64]) -> Vec<f64> {
+        let most = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = row.iter().map(|v| (v - most).exp()).sum();
+        row.iter().map(|v| (v - most).exp() / sum).collect()
+    }
+
+    impl Reference<'_> {
+        fn vector(&self, name: &str) -> Vec<f64> {
+            let known = || self.tensors.keys().cloned().collect::<Vec<_>>().join("\n");
+            let t = self.tensors.get(name).unwrap_or_else(|| panic!("no {name} among\n{}", known()));
+            t.values.iter().map(|&v| f64::from(v)).collect()
+        }
+
+        fn affine(&self, x: &Rows, weight: &str, bias: &str) -> Rows {
+            let weight = self.vector(weight);
+            let width = weight.len() / x[0].len();
+            let bias = if self.tensors.contains_key(bias) { self.vector(bias) } else { vec![0.0; width] };
+            let cell = |row: &[f64], c: usize| bias[c] + row.iter().enumerate().map(|(r, v)| v * weight[r * width + c]).sum::<f64>();
+            x.iter().map(|row| (0..width).map(|c| cell(row, c)).collect()).collect()
+        }
+
+        fn linear(&self, x: &Rows, name: &str) -> Rows {
+            self.affine(x, &format!("{name}.weight"), &format!("{name}.bias"))
+        }
+
+        fn layer_norm(&self, x: &Rows, name: &str) -> Rows {
+            let (gamma, beta) = (self.vector(&format!("{name}.gamma")), self.vector(&format!("{name}.beta")));
+            let norm = |row: &Vec<f64>| {
+                let mean = row.iter().sum::<f64>() / row.len() as f64;
+                let variance = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / row.len() as f64;
+                row.iter().enumerate().map(|(i, v)| (v - mean) / (variance + 1e-5).sqrt() * gamma[i] + beta[i]).collect()
+            };
+            x.iter().map(norm).collect()
+        }
+
+        fn dense(&self, x: &Rows, name: &str) -> Rows {
+            let hidden = map(&self.affine(x, &format!("{name}.up"), &format!("{name}.up_bias")), silu);
+            self.affine(&hidden, &format!("{name}.down"), &format!("{name}.down_bias"))
+        }
+
+        fn attention(&self, x: &Rows, name: &str) -> Rows {
+            let (d, heads) = (self.config.d_model, self.config.n_heads);
+            let width = d / heads;
+            let qkv = self.linear(x, &format!("{name}.qkv"));
+            let mut context = vec![vec![0.0; d]; x.len()];
+            for (t, out) in context.iter_mut().enumerate() {
+                for head in 0..heads {
+                    let at = |third: usize| third * d + head * width..third * d + (head + 1) * width;
+                    let score =
+                        |s: usize| qkv[t][at(0)].iter().zip(&qkv[s][at(1)]).map(|(q, k)| q * k).sum::<f64>() / (width as f64).sqrt();
+                    let weights = softmax(&(0..x.len()).map(score).collect::<Vec<_>>());
+                    for (weight, row) in weights.iter().zip(&qkv) {
+                        out[at(0)].iter_mut().zip(&row[at(2)]).for_each(|(o, v)| *o += weight * v);
+                    }
+                }
+            }
+            self.linear(&context, &format!("{name}.out"))
+        }
+
+        fn convolution(&self, x: &Rows, name: &str, norm: ConvolutionNorm) -> Rows {
+            let d = self.config.d_model;
+            let gated: Rows = self
+                .linear(x, &format!("{name}.pointwise_in"))
+                .iter()
+                .map(|r| (0..d).map(|c| r[c] * sigmoid(r[d + c])).collect())
+                .collect();
+            let taps = self.vector(&format!("{name}.depthwise"));
+            let count = taps.len() / d;
+            let bias_name = format!("{name}.depthwise_bias");
+            let bias = if self.tensors.contains_key(&bias_name) { self.vector(&bias_name) } else { vec![0.0; d] };
+            let cell = |t: usize, c: usize| {
+                let tap =
+                    |k: usize| (t + k).checked_sub(count / 2).and_then(|s| gated.get(s)).map_or(0.0, |row| row[c] * taps[c * count + k]);
+                bias[c] + (0..count).map(tap).sum::<f64>()
+            };
+            let y: Rows = (0..x.len()).map(|t| (0..d).map(|c| cell(t, c)).collect()).collect();
+            let y = match norm {
+                ConvolutionNorm::Layer => self.layer_norm(&y, &format!("{name}.norm.Layer")),
+                ConvolutionNorm::Batch => {
+                    let part = |field: &str| self.vector(&format!("{name}.norm.Batch.{field}"));
+                    let (gamma, beta, mean, variance) = (part("gamma"), part("beta"), part("mean"), part("variance"));
+                    let stored = |(c, v): (usize, &f64)| (v - mean[c]) / (variance[c] + 1e-5).sqrt() * gamma[c] + beta[c];
+                    y.iter().map(|row| row.iter().enumerate().map(stored).collect()).collect()
+                }
+            };
+            self.linear(&map(&y, silu), &format!("{name}.pointwise_out"))
+        }
+
+        fn block(&self, x: &Rows, name: &str) -> Rows {
+            let normed = |x: &Rows, norm: &str| self.layer_norm(x, &format!("{name}.{norm}"));
+            let attend = |x: &Rows| add(x, &self.attention(&normed(x, "attention_norm"), &format!("{name}.attention")), 1.0);
+            let feed = |x: &Rows, scale| add(x, &self.dense(&normed(x, "feed_forward_norm"), &format!("{name}.feed_forward.Dense")), scale);
+            match self.config.block {
+                BlockConfig::Transformer => feed(&attend(x), 1.0),
+                BlockConfig::Conformer { norm, .. } => {
+                    let opening = self.dense(&normed(x, "opening.norm"), &format!("{name}.opening.feed_forward"));
+                    let x = attend(&add(x, &opening, 0.5));
+                    let x = add(&x, &self.convolution(&normed(&x, "convolution.norm"), &format!("{name}.convolution.module"), norm), 1.0);
+                    normed(&feed(&x, 0.5), "out_norm")
+                }
+            }
+        }
+
+        /// Logits of the middle heads, then of the last.
+        fn heads(&self, frames: &Rows) -> Vec<Rows> {
+            let SubsamplingConfig::Stacking { factor, hidden: None } = self.config.subsampling else { panic!("plain stacking") };
+            let stacked: Rows = frames
+                .chunks(factor)
+                .map(|chunk| {
+                    let mut row = chunk.concat();
+                    row.resize(factor * self.config.mels, 0.0);
+                    row
+                })
+                .collect();
+            let scale = if self.config.scale_input { (self.config.d_model as f64).sqrt() } else { 1.0 };
+            let mut x = map(&self.linear(&stacked, "encoder.subsampling.Stacking.project"), |v| v * scale);
+            let end = |x: &Rows| match self.config.block {
+                BlockConfig::Transformer => self.layer_norm(x, "encoder.final_norm"),
+                BlockConfig::Conformer { .. } => x.clone(),
+            };
+            let mut heads = Vec::new();
+            for layer in 1..=self.config.n_layers {
+                x = self.block(&x, &format!("encoder.blocks.{}", layer - 1));
+                if let Some(middle) = self.config.intermediate.as_ref().filter(|m| m.layers.contains(&layer)) {
+                    let logits = self.linear(&end(&x), "head");
+                    if middle.self_condition {
+                        let posteriors: Rows = logits.iter().map(|row| softmax(row)).collect();
+                        x = add(&x, &self.linear(&posteriors, "conditioning"), 1.0);
+                    }
+                    heads.push(logits);
+                }
+            }
+            heads.push(self.linear(&end(&x), "head"));
+            heads
+        }
+    }
+
+    #[test]
+    fn the_model_computes_its_equations() {
+        let (_, base) = configs().pop().expect("a configuration");
+        let conformer = |norm, convolution_bias| BlockConfig::Conformer { kernel: 5, norm, convolution_bias };
+        let blocks = [BlockConfig::Transformer, conformer(ConvolutionNorm::Layer, true), conformer(ConvolutionNorm::Batch, false)];
+        for (i, block) in blocks.into_iter().enumerate() {
+            for self_condition in [false, true] {
+                let config = EncoderConfig {
+                    n_layers: 3,
+                    activation: ActivationConfig::Silu,
+                    attention_bias: i != 1,
+                    scale_input: i != 2,
+                    position: PositionConfig::None,
+                    block: block.clone(),
+                    feed_forward: FeedForwardConfig::Dense,
+                    intermediate: Some(IntermediateConfig { layers: vec![1, 2], self_condition }),
+                    ..base.clone()
+                };
+                let model = model(&config, 20 + i as u64, &Device::flex());
+                let frames = random(&mut SplitMix::new(i as u64), 30 * config.mels, 1.0);
+                let features =
+                    Tensor::from_data(TensorData::new(frames.iter().map(|&v| v as f32).collect(), [1, 30, config.mels]), &Device::flex());
+                let output = model.forward(features, &Lengths::full(1, 30), &exact());
+                let tensors = weights::collect(&model);
+                let reference = Reference { config: &config, tensors: &tensors };
+                let golden = reference.heads(&frames.chunks_exact(config.mels).map(<[f64]>::to_vec).collect());
+                let ours = output.intermediate.iter().chain([&output.logits]);
+                assert_eq!(golden.len(), 3);
+                for (head, (ours, golden)) in ours.zip(&golden).enumerate() {
+                    let what = format!("{block:?}, self-conditioned {self_condition}, head {head}");
+                    oracle::assert_close(&what, &values(ours), &golden.concat(), EXACT);
+                }
+            }
         }
     }
 }

@@ -408,7 +408,7 @@ fn check_hf(case: &Case<'_>, form: &str) {
     let z = router_loss(&routing).z;
     oracle::assert_close(&format!("{what}: z"), &values(&z), &[case.number("z_loss")], ROUTER * 4.0);
     let balances = (0..batch).map(|b| {
-        let sequence = input.clone().slice([b * steps..(b + 1) * steps]);
+        let sequence = input.clone().slice(b * steps..(b + 1) * steps);
         router_loss(&router.route(sequence, &Lengths::full(1, steps), &pass())).balance
     });
     let balance = balances.reduce(|a, b| a + b).expect("a sequence").div_scalar(batch as f64);
@@ -454,8 +454,9 @@ mod toy {
 
     const X: [f64; 6] = [1.0, -0.5, 0.2, 0.8, -1.0, 0.3];
     const ROUTER: [f64; 4] = [0.6, -0.4, 0.1, 0.5];
-    /// Of each layer: up, its bias, down, its bias; `[experts, in, out]`.
-    const EXPERTS: [([f64; 8], [f64; 4], [f64; 8], [f64; 4]); 2] = [
+    /// Up, its bias, down, its bias of two experts; matrices are `[experts, in, out]`.
+    type Weights = ([f64; 8], [f64; 4], [f64; 8], [f64; 4]);
+    const EXPERTS: [Weights; 2] = [
         (
             [0.5, -0.2, 0.3, 0.4, -0.4, 0.6, 0.2, 0.1],
             [0.1, 0.0, 0.0, 0.2],

@@ -1,6 +1,8 @@
 //! `benchmarks/RESULTS.md` is made from `benchmarks/results/*.json`; this fails where they differ.
 //! `UPDATE_RESULTS=1 cargo test --release results` writes it anew.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -46,13 +48,19 @@ fn features(text: &mut String, name: &str, json: &Value) {
     text.push_str("| features | peer | faster than it, best run | median run |\n|---|---|---|---|\n");
     for (pair, ratio) in json["ratio_peer_over_ours"].as_object().unwrap() {
         let (features, peer) = pair.split_once(" vs ").unwrap();
-        writeln!(text, "| {features} | {peer} | {:.1}x | {:.1}x |", ratio["best"].as_f64().unwrap(), ratio["median"].as_f64().unwrap()).unwrap();
+        writeln!(text, "| {features} | {peer} | {:.1}x | {:.1}x |", ratio["best"].as_f64().unwrap(), ratio["median"].as_f64().unwrap())
+            .unwrap();
     }
 }
 
 fn encoder(text: &mut String, name: &str, json: &Value) {
     heading(text, "Encoder against PyTorch: same weights, same inputs", name, json);
-    writeln!(text, "PyTorch {}; 12 layers, d_model 256, 250 steps. Ratio: our time / PyTorch's, below 1 we are faster.\n", json["torch"].as_str().unwrap()).unwrap();
+    writeln!(
+        text,
+        "PyTorch {}; 12 layers, d_model 256, 250 steps. Ratio: our time / PyTorch's, below 1 we are faster.\n",
+        json["torch"].as_str().unwrap()
+    )
+    .unwrap();
     text.push_str("| case | mode | batch | threads | precision | PyTorch, ms | ours, ms | ratio (median) | ratio (best) |\n|---|---|---|---|---|---|---|---|---|\n");
     for row in json["rows"].as_array().unwrap().iter().filter(|r| r["ours"].is_object()) {
         let number = |v: &Value| format!("{:.2}", v.as_f64().unwrap());

@@ -111,7 +111,12 @@ fn relative_shift(x: Tensor<4>) -> Tensor<4> {
     let [batch, heads, steps, count] = x.dims();
     let zeros = Tensor::zeros([batch, heads, steps, 1], &x.device());
     let x = Tensor::cat(vec![zeros, x], 3).reshape([batch, heads, count + 1, steps]);
-    x.slice([0..batch, 0..heads, 1..count + 1, 0..steps]).reshape([batch, heads, steps, count]).slice([0..batch, 0..heads, 0..steps, 0..steps])
+    x.slice([0..batch, 0..heads, 1..count + 1, 0..steps]).reshape([batch, heads, steps, count]).slice([
+        0..batch,
+        0..heads,
+        0..steps,
+        0..steps,
+    ])
 }
 
 #[derive(Debug)]

@@ -112,18 +112,24 @@ fn composed(x: Tensor<2>, weights: ExpertWeights, grouping: &Grouping, act: Acti
 
 /// The feed-forward of expert `e` on all `rows`.
 fn one_expert(rows: Tensor<2>, weights: &ExpertWeights, e: usize, act: Activation) -> Tensor<2> {
-    let matrix = |t: &Tensor<3>| t.clone().slice([e..e + 1]).squeeze_dim::<2>(0);
-    let bias = |t: &Tensor<2>| t.clone().slice([e..e + 1]);
+    let matrix = |t: &Tensor<3>| t.clone().slice(e..e + 1).squeeze_dim::<2>(0);
+    let bias = |t: &Tensor<2>| t.clone().slice(e..e + 1);
     let hidden = activate(rows.matmul(matrix(&weights.up)) + bias(&weights.up_bias), act);
     hidden.matmul(matrix(&weights.down)) + bias(&weights.down_bias)
 }
 
 /// The oracle: every row on its own, one expert at a time.
 #[doc(hidden)]
-pub fn expert_feed_forward_naive(x: Tensor<2>, weights: ExpertWeights, choices: &[Option<usize>], top_k: usize, act: Activation) -> Tensor<2> {
+pub fn expert_feed_forward_naive(
+    x: Tensor<2>,
+    weights: ExpertWeights,
+    choices: &[Option<usize>],
+    top_k: usize,
+    act: Activation,
+) -> Tensor<2> {
     let [rows, d_model] = x.dims();
     let outputs = (0..rows * top_k).map(|slot| match choices[slot] {
-        Some(e) => one_expert(x.clone().slice([slot / top_k..slot / top_k + 1]), &weights, e, act),
+        Some(e) => one_expert(x.clone().slice(slot / top_k..slot / top_k + 1), &weights, e, act),
         None => Tensor::zeros([1, d_model], &x.device()),
     });
     Tensor::cat(outputs.collect(), 0)

@@ -97,7 +97,8 @@ impl Fused for FusedExperts {
         let gathered = (!self.grouping.is_identity()).then(|| self.gather(inputs[0].values, d_model, |s| s / top_k));
         let x = Matrix::new(gathered.as_deref().unwrap_or(inputs[0].values), slots, d_model);
         let (up, down) = (operands(stack(&inputs[1], d_model, d_ff)), operands(stack(&inputs[3], d_ff, d_model)));
-        let second = |hidden: &[f32]| self.product(Matrix::new(hidden, slots, d_ff), &down, Some(inputs[4].values), Activation::Identity, d_model);
+        let second =
+            |hidden: &[f32]| self.product(Matrix::new(hidden, slots, d_ff), &down, Some(inputs[4].values), Activation::Identity, d_model);
         let y = match kept {
             None => second(&self.product(x, &up, Some(inputs[2].values), self.act, d_ff)),
             Some(kept) => {

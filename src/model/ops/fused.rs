@@ -171,7 +171,11 @@ impl<const N: usize> Backward<Flex, N> for Step {
     }
 }
 
-fn track<const N: usize, C: CheckpointStrategy>(nodes: [NodeGuard; N], inputs: [FlexTensor; N], op: Operation) -> FloatTensor<Autodiff<Flex, C>> {
+fn track<const N: usize, C: CheckpointStrategy>(
+    nodes: [NodeGuard; N],
+    inputs: [FlexTensor; N],
+    op: Operation,
+) -> FloatTensor<Autodiff<Flex, C>> {
     match Step.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
             let mut kept = Kept::new();
