@@ -3,6 +3,8 @@
 //! `encoder --peers FOLDER --case NAME --mode forward|train --batch N --threads N --precision f32|bf16 --seconds S` prints one JSON object:
 //! `times_ms` and `max_error` (forward) or `losses` (train). Exit code 3: a case that is not supported.
 
+#![allow(clippy::print_stdout)] // the result
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;

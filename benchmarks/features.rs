@@ -3,6 +3,8 @@
 //! `cargo bench --bench features [-- SAMPLES.f32 [ROUNDS]]`: raw little-endian f32 samples at 16 kHz, otherwise 10 minutes of noise
 //! bursts. Prints one line per configuration: name, best seconds, median seconds, frames.
 
+#![allow(clippy::print_stdout)] // the result
+
 use std::hint::black_box;
 use std::time::Instant;
 

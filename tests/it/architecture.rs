@@ -110,9 +110,9 @@ fn code_only(text: &str) -> String {
             rest.find("*/").map_or(rest.len(), |end| end + 2)
         } else if let Some(length) = raw_string(rest).filter(|_| !word_before) {
             length
-        } else if rest.starts_with('"') {
+        } else if let Some(inside) = rest.strip_prefix('"') {
             let mut escaped = false;
-            let end = rest[1..].find(|c| {
+            let end = inside.find(|c| {
                 let ends = c == '"' && !escaped;
                 escaped = c == '\\' && !escaped;
                 ends

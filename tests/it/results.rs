@@ -1,8 +1,6 @@
 //! `benchmarks/RESULTS.md` is made from `benchmarks/results/*.json`; this fails where they differ.
 //! `UPDATE_RESULTS=1 cargo test --release results` writes it anew.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
