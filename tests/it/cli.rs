@@ -96,7 +96,7 @@ fn json_is_one_object_for_each_file() {
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
     let objects: Vec<Value> = ran.out.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
     assert_eq!(objects.len(), 2);
-    for (object, (name, seconds)) in objects.iter().zip([("digits.wav", 5.055), ("river.wav", 5.675)]) {
+    for (object, (name, seconds)) in objects.iter().zip([("digits.wav", 6.06), ("river.wav", 5.675)]) {
         let keys: Vec<_> = object.as_object().expect("object").keys().map(String::as_str).collect();
         assert_eq!(keys, ["duration", "file", "schema_version", "text", "warnings", "words"]);
         assert_eq!((&object["schema_version"], &object["warnings"]), (&json!(1), &json!([])));
