@@ -20,7 +20,7 @@ pub fn keep_freed_memory() {
 ///
 /// Zeroing outputs that a kernel overwrites anyway was a tenth of a training step.
 #[allow(clippy::uninit_vec)]
-pub fn to_be_written(len: usize) -> Vec<f32> {
+pub(crate) fn to_be_written(len: usize) -> Vec<f32> {
     let mut values: Vec<f32> = Vec::with_capacity(len);
     // SAFETY: the capacity is `len`, every bit pattern is an f32, and callers hand the vector to kernels that write each element before
     // any is read.
@@ -29,7 +29,7 @@ pub fn to_be_written(len: usize) -> Vec<f32> {
 }
 
 /// A copy of `values`, made by all threads where there is much of it.
-pub fn copy(values: &[f32]) -> Vec<f32> {
+pub(crate) fn copy(values: &[f32]) -> Vec<f32> {
     use rayon::prelude::*;
     const CHUNK: usize = 1 << 16;
     if values.len() <= 2 * CHUNK {
