@@ -19,8 +19,8 @@ use omniscribe::checkpoint::weights;
 use omniscribe::kernel::gemm::Precision;
 use omniscribe::model::block::Block;
 use omniscribe::model::config::{
-    ActivationConfig, BlockConfig, ConvolutionNorm, EncoderConfig, ExpertGroup, ExpertGroups, FeedForwardConfig, PositionConfig,
-    RouterKind, SubsamplingConfig,
+    ActivationConfig, BlockConfig, ContextConfig, ConvolutionNorm, EncoderConfig, ExpertGroup, ExpertGroups, FeedForwardConfig,
+    PositionConfig, RouterKind, SubsamplingConfig,
 };
 use omniscribe::model::encoder::Encoder;
 use omniscribe::model::init::Init;
@@ -95,6 +95,7 @@ fn config(json: &serde_json::Value) -> EncoderConfig {
         scale_input: false,
         subsampling: SubsamplingConfig::Stacking { factor: 4, hidden: None },
         position: PositionConfig::None,
+        context: ContextConfig::Full,
         block: if conformer {
             BlockConfig::Conformer { kernel: number("kernel"), norm, convolution_bias: true }
         } else {

@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 
+use crate::kernel::attention::AttentionMask;
 use crate::model::config::{EncoderConfig, PositionConfig};
 use crate::model::init::Init;
 use crate::model::lengths::Lengths;
@@ -23,6 +24,8 @@ pub struct SelfAttention {
     pub relative: Option<RelativePositions>,
     heads: usize,
     rotary: bool,
+    #[module(skip)]
+    mask: AttentionMask,
 }
 
 /// Parameters of relative attention.
@@ -56,6 +59,7 @@ impl SelfAttention {
             relative,
             heads,
             rotary: matches!(config.position, PositionConfig::Rotary),
+            mask: config.context.into(),
         }
     }
 
@@ -69,7 +73,7 @@ impl SelfAttention {
             let sinusoids = relative_sinusoids(steps, d_model, &x.device());
             Relative { u: r.u.val(), v: r.v.val(), positions: linear(sinusoids, &r.project, pass) }
         });
-        let spec = AttentionSpec { heads: self.heads, lengths, rotary: self.rotary };
+        let spec = AttentionSpec { heads: self.heads, lengths, rotary: self.rotary, mask: self.mask };
         let context = attention(linear(x, &self.qkv, pass), spec, relative, pass);
         linear(context, &self.out, pass)
     }

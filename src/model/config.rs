@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::kernel::activation::Activation;
+use crate::kernel::attention::AttentionMask;
 
 /// The encoder, from feature frames to states: everything needed to build it and nothing that depends on a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,8 @@ pub struct EncoderConfig {
     pub subsampling: SubsamplingConfig,
     /// How the encoder knows where a step is.
     pub position: PositionConfig,
+    /// What a step attends to.
+    pub context: ContextConfig,
     /// Transformer or Conformer.
     pub block: BlockConfig,
     /// Dense or mixture of experts.
@@ -108,6 +111,30 @@ pub enum PositionConfig {
     Relative,
     /// Rotary positions inside attention (arXiv:2104.09864), first half of a head against the second, base 10000.
     Rotary,
+}
+
+/// What a step attends to. Limited context makes the output of a window of a recording independent of what lies far from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ContextConfig {
+    /// The whole utterance.
+    Full,
+    /// Its neighbours, in every layer.
+    Window {
+        /// Steps before it.
+        left: usize,
+        /// Steps after it.
+        right: usize,
+    },
+}
+
+impl From<ContextConfig> for AttentionMask {
+    fn from(context: ContextConfig) -> Self {
+        match context {
+            ContextConfig::Full => Self::Full,
+            ContextConfig::Window { left, right } => Self::Window { left, right },
+        }
+    }
 }
 
 /// The kind of block.

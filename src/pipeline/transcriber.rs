@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
-use crate::audio::{Limits, Reader};
+use crate::audio::Limits;
 use crate::checkpoint::ModelDirectory;
 use crate::decode::Hypothesis;
 use crate::decode::ctc::greedy;
@@ -12,8 +12,11 @@ use crate::error::{Error, Result};
 use crate::features::FrontEnd;
 use crate::kernel::gemm::Precision;
 use crate::model::asr::AsrModel;
-use crate::pipeline::batch::{Recognition, recognize};
-use crate::pipeline::chunk::pieces;
+use crate::pipeline::chunk::{ChunkConfig, Chunker};
+use crate::pipeline::feed::{Feed, Listened, feed};
+use crate::pipeline::listen::{Outcome, listen};
+use crate::pipeline::pool::{Encoding, Spent, consume};
+use crate::pipeline::region::Stretch;
 use crate::pipeline::transcript::{SCHEMA_VERSION, Transcript, Word};
 use crate::text::Tokenizer;
 use crate::units::SampleRate;
@@ -26,12 +29,13 @@ pub struct Transcriber {
     tokenizer: Tokenizer,
     device: Device,
     precision: Precision,
-    seconds_per_step: f64,
+    step_samples: usize,
+    chunker: Chunker,
     limits: Limits,
 }
 
-/// Pieces of a long recording that go through the encoder together.
-const PIECES_AT_ONCE: usize = 4;
+/// Frames that go through the encoder together: four windows of 20 s.
+const BATCH_FRAMES: usize = 8000;
 
 /// Name of the model that is used when none is named.
 const DEFAULT_MODEL: &str = "base";
@@ -67,8 +71,9 @@ impl Transcriber {
         let model = directory.model(&device)?;
         let front_end = FrontEnd::new(directory.config.front_end.clone())?;
         let factor = directory.config.encoder.subsampling.factor();
-        let seconds_per_step = (front_end.config().hop * factor) as f64 / f64::from(SampleRate::HZ_16000.0);
-        Ok(Self { model, front_end, tokenizer: directory.tokenizer, device, precision, seconds_per_step, limits: Limits::default() })
+        let step_samples = front_end.config().hop * factor;
+        let chunker = Chunker::new(&ChunkConfig::default(), step_samples)?;
+        Ok(Self { model, front_end, tokenizer: directory.tokenizer, device, precision, step_samples, chunker, limits: Limits::default() })
     }
 
     /// Transcribes one file (`-`: standard input).
@@ -76,41 +81,106 @@ impl Transcriber {
     /// # Errors
     /// [`Error::Io`], [`Error::UnsupportedAudio`], [`Error::CorruptAudio`], [`Error::LimitExceeded`]
     pub fn transcribe(&self, path: &Path) -> Result<Transcript> {
-        let mut reader = Reader::open(path, &self.limits)?;
-        let waveform = reader.read_to_end_at(SampleRate::HZ_16000)?;
-        let mut transcript = self.transcribe_samples(&waveform.samples);
-        transcript.file = path.display().to_string();
-        transcript.warnings = reader.warnings();
-        Ok(transcript)
+        let mut result = None;
+        self.transcribe_all(&[path], |_, transcript| result = Some(transcript), |_| ());
+        result.unwrap_or_else(|| Err(Error::config("transcriber", "the recording was lost")))
     }
 
-    /// Transcribes mono samples in [-1, 1] at 16 kHz; long recordings in pieces, see [`pieces`].
-    pub fn transcribe_samples(&self, samples: &[f32]) -> Transcript {
-        let mut text = String::new();
-        let mut all = Vec::new();
-        for group in pieces(samples).chunks(PIECES_AT_ONCE) {
-            let features: Vec<_> = group.iter().map(|piece| self.front_end.compute(&samples[piece.clone()])).collect();
-            let Recognition { log_probs, vocab } = recognize(&self.model, &features, self.precision, &self.device);
-            for (piece, log_probs) in group.iter().zip(&log_probs) {
-                let hypothesis = greedy(log_probs, log_probs.len() / vocab, vocab, self.tokenizer.blank());
-                let words = words(&self.tokenizer, &hypothesis, self.seconds_per_step);
-                let shift = SampleRate::HZ_16000.seconds(piece.start);
-                all.extend(words.into_iter().map(|w| Word { start: w.start + shift, end: w.end + shift, ..w }));
-                let part = self.tokenizer.decode(&hypothesis.tokens);
-                if !text.is_empty() && !part.is_empty() {
-                    text.push(' ');
+    /// Transcribes many files: while the encoder works on one, the next ones are decoded. `done` gets each file's number and transcript as
+    /// soon as it is complete, not always in order; `progress` the seconds of audio recognised since its last call.
+    pub fn transcribe_all<P: AsRef<Path> + Sync>(
+        &self,
+        paths: &[P],
+        mut done: impl FnMut(usize, Result<Transcript>),
+        progress: impl FnMut(f64),
+    ) -> Spent {
+        self.run(
+            |feed| {
+                for (recording, path) in paths.iter().enumerate() {
+                    let outcome = match listen(path.as_ref(), &self.limits, self.chunker.clone(), feed, recording) {
+                        Ok(Outcome::Stopped) => return,
+                        Ok(Outcome::Ended(listened)) => Ok(listened),
+                        Err(error) => Err(error),
+                    };
+                    if feed.end(recording, outcome).is_err() {
+                        return;
+                    }
                 }
-                text.push_str(&part);
-            }
-        }
-        Transcript {
-            schema_version: SCHEMA_VERSION,
-            file: String::new(),
-            duration: SampleRate::HZ_16000.seconds(samples.len()),
-            text,
-            words: all,
-            warnings: Vec::new(),
-        }
+            },
+            |recording, outcome| {
+                done(recording, outcome.map(|(listened, words)| transcript(paths[recording].as_ref(), listened, words)));
+            },
+            progress,
+        )
+    }
+
+    /// Transcribes mono samples in [-1, 1] at 16 kHz.
+    pub fn transcribe_samples(&self, samples: &[f32]) -> Transcript {
+        let mut result = None;
+        let produce = |feed: &Feed<'_>| {
+            let (mut chunker, mut windows) = (self.chunker.clone(), Vec::new());
+            chunker.start(0);
+            chunker.step(samples, &mut windows);
+            chunker.flush(&mut windows);
+            let sent = windows.iter().try_for_each(|window| feed.window(0, window));
+            let listened = Listened { duration: SampleRate::HZ_16000.seconds(samples.len()), warnings: Vec::new() };
+            // Whoever does not listen any more does not mind.
+            let _ = sent.and_then(|()| feed.end(0, Ok(listened)));
+        };
+        self.run(
+            produce,
+            |_, outcome| {
+                if let Ok((listened, words)) = outcome {
+                    result = Some(transcript(Path::new(""), listened, words));
+                }
+            },
+            |_| (),
+        );
+        result.unwrap_or_else(|| transcript(Path::new(""), Listened::default(), Vec::new()))
+    }
+
+    /// Runs a producer of windows beside the encoder.
+    fn run(
+        &self,
+        produce: impl FnOnce(&Feed<'_>) + Send,
+        done: impl FnMut(usize, Result<(Listened, Vec<Vec<Word>>)>),
+        progress: impl FnMut(f64),
+    ) -> Spent {
+        let (feed, receiver) = feed(&self.front_end);
+        let encoding = Encoding {
+            model: &self.model,
+            device: &self.device,
+            precision: self.precision,
+            batch_frames: BATCH_FRAMES,
+            step_samples: self.step_samples,
+            blank: self.tokenizer.blank(),
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(move || produce(&feed));
+            consume(&encoding, &receiver, |stretch| self.words(stretch), done, progress)
+        })
+    }
+
+    /// Decodes a stretch of log-probabilities.
+    fn words(&self, stretch: &Stretch) -> Vec<Word> {
+        let hypothesis = greedy(&stretch.log_probs, stretch.steps(), stretch.vocab, self.tokenizer.blank());
+        let seconds_per_step = SampleRate::HZ_16000.seconds(self.step_samples);
+        let start = SampleRate::HZ_16000.seconds(stretch.position);
+        let words = words(&self.tokenizer, &hypothesis, seconds_per_step);
+        words.into_iter().map(|w| Word { start: w.start + start, end: w.end + start, ..w }).collect()
+    }
+}
+
+/// A file's transcript from the words of its regions.
+fn transcript(path: &Path, listened: Listened, words: Vec<Vec<Word>>) -> Transcript {
+    let words: Vec<Word> = words.into_iter().flatten().collect();
+    Transcript {
+        schema_version: SCHEMA_VERSION,
+        file: path.display().to_string(),
+        duration: listened.duration,
+        text: words.iter().map(|w| w.word.as_str()).collect::<Vec<_>>().join(" "),
+        words,
+        warnings: listened.warnings,
     }
 }
 

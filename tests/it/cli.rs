@@ -24,7 +24,7 @@ fn encoder() -> EncoderConfig {
         "mels": 20, "d_model": 16, "n_layers": 1, "n_heads": 2, "d_ff": 24, "activation": "silu", "dropout": 0.1, "attention_bias": true,
         "scale_input": false, "subsampling": {"kind": "stacking", "factor": 4, "hidden": null}, "position": {"kind": "rotary"},
         "block": {"kind": "conformer", "kernel": 5, "norm": "layer", "convolution_bias": true},
-        "feed_forward": {"kind": "experts", "router": "omni", "groups": "1x2", "router_bias": false, "jitter": 0.0}, "intermediate": null
+        "feed_forward": {"kind": "experts", "router": "omni", "groups": "1x2", "router_bias": false, "jitter": 0.0}, "intermediate": null, "context": {"kind": "full"}
     }))
     .expect("encoder")
 }

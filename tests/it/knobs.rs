@@ -106,7 +106,7 @@ fn preset(position: Value, block: Value, feed_forward: Value, subsampling: Value
     let config = json!({
         "mels": 12, "d_model": 16, "n_layers": 3, "n_heads": 2, "d_ff": 20, "activation": "silu", "dropout": 0.2, "attention_bias": true,
         "scale_input": false, "subsampling": subsampling, "position": position, "block": block, "feed_forward": feed_forward,
-        "intermediate": intermediate
+        "intermediate": intermediate, "context": {"kind": "window", "left": 3, "right": 2}
     });
     serde_json::from_value(config).expect("preset")
 }
@@ -116,6 +116,7 @@ fn encoder_choices(path: &str) -> Option<Vec<Value>> {
     match path {
         "/activation" => strings(&["relu", "silu", "gelu"]),
         "/position" => Some(vec![json!({"kind": "none"}), cape(), json!({"kind": "relative"}), json!({"kind": "rotary"})]),
+        "/context" => Some(vec![json!({"kind": "full"}), json!({"kind": "window", "left": 3, "right": 2})]),
         "/block" => Some(vec![json!({"kind": "transformer"}), conformer()]),
         "/block/norm" => strings(&["layer", "batch"]),
         "/feed_forward" => Some(vec![json!({"kind": "dense"}), experts("omni"), experts("switch")]),
@@ -206,7 +207,7 @@ fn encoder_files_are_complete_and_strict() {
         without.pointer_mut(parent).and_then(Value::as_object_mut).expect("object").remove(key);
         assert!(serde_json::from_value::<EncoderConfig>(without).is_err(), "{path} is missing");
     }
-    for path in ["", "/subsampling", "/position", "/block", "/feed_forward"] {
+    for path in ["", "/subsampling", "/position", "/context", "/block", "/feed_forward"] {
         let mut more = complete.clone();
         more.pointer_mut(path).and_then(Value::as_object_mut).expect("object").insert("extra".into(), json!(1));
         assert!(serde_json::from_value::<EncoderConfig>(more).is_err(), "unknown field at {path:?}");

@@ -8,12 +8,13 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use omniscribe::checkpoint::safetensors_file::HostTensors;
 use omniscribe::checkpoint::weights::{self, Names};
 use omniscribe::kernel::activation::Activation;
+use omniscribe::kernel::attention::AttentionMask;
 use omniscribe::kernel::gemm::Precision;
 use omniscribe::kernel::rng::SplitMix;
 use omniscribe::model::asr::{AsrModel, AsrOutput};
 use omniscribe::model::config::{
-    ActivationConfig, BlockConfig, ConvolutionNorm, EncoderConfig, ExpertGroups, FeedForwardConfig, IntermediateConfig, PositionConfig,
-    RouterKind, SubsamplingConfig,
+    ActivationConfig, BlockConfig, ContextConfig, ConvolutionNorm, EncoderConfig, ExpertGroups, FeedForwardConfig, IntermediateConfig,
+    PositionConfig, RouterKind, SubsamplingConfig,
 };
 use omniscribe::model::feed_forward::FeedForward;
 use omniscribe::model::lengths::Lengths;
@@ -245,7 +246,9 @@ mod ops {
         let sizes = [(1, 1, 1, 2), (2, 5, 2, 4), (3, 17, 4, 6), (2, 33, 3, 16), (2, 150, 4, 32), (2, 700, 2, 8)];
         for (i, (batch, steps, heads, d_head)) in sizes.into_iter().enumerate() {
             for kind in [Positions::Plain, Positions::Rotary, Positions::Relative] {
-                for padded in [false, true] {
+                for (padded, mask) in
+                    [(false, AttentionMask::Full), (true, AttentionMask::Full), (true, AttentionMask::Window { left: 5, right: 2 })]
+                {
                     let mut draw = Draw::new(i as u64);
                     let d_model = heads * d_head;
                     let qkv = draw.leaf([batch, steps, 3 * d_model], 1.0);
@@ -253,11 +256,11 @@ mod ops {
                     let positions = draw.leaf([2 * steps - 1, d_model], 0.7);
                     let probe = draw.tensor([batch, steps, d_model], 1.0);
                     let lengths = if padded { draw.lengths(batch, steps) } else { Lengths::full(batch, steps) };
-                    let what = format!("{kind:?} attention {batch} {steps} {heads} {d_head}, {:?}", lengths.valid());
+                    let what = format!("{kind:?} attention {batch} {steps} {heads} {d_head}, {mask:?}, {:?}", lengths.valid());
                     forms_agree(&what, ATTENTION, || {
                         let relative =
                             (kind == Positions::Relative).then(|| Relative { u: u.clone(), v: v.clone(), positions: positions.clone() });
-                        let spec = AttentionSpec { heads, lengths: &lengths, rotary: kind == Positions::Rotary };
+                        let spec = AttentionSpec { heads, lengths: &lengths, rotary: kind == Positions::Rotary, mask };
                         let y = attention(qkv.clone(), spec, relative, &exact());
                         assert!(values(&y).iter().all(|v| v.is_finite()), "{what}: finite in the padding");
                         let y = lengths.clear_padding(y);
@@ -299,7 +302,7 @@ mod ops {
                         positions: sinusoids.clone().autodiff(),
                     };
                     let lengths = Lengths::full(1, steps);
-                    let spec = AttentionSpec { heads: 1, lengths: &lengths, rotary: false };
+                    let spec = AttentionSpec { heads: 1, lengths: &lengths, rotary: false, mask: AttentionMask::Full };
                     values(&attention(tensor(&qkv, [1, steps, 3 * d_model]), spec, Some(relative), &exact()))
                 };
                 let y = if form { fused::composed(run) } else { run() };
@@ -322,7 +325,7 @@ mod ops {
         let (weight, qkv) = (draw.leaf([width, 5], 0.5), draw.tensor([batch, steps, 3 * width], 1.0));
         let x = draw.tensor([batch, steps, width], 1.0);
         let dead = |width: usize| lengths.live(&device()).equal_elem(0.0).reshape([batch, steps, 1]).expand([batch, steps, width]);
-        let spec = |rotary| AttentionSpec { heads: 3, lengths: &lengths, rotary };
+        let spec = |rotary| AttentionSpec { heads: 3, lengths: &lengths, rotary, mask: AttentionMask::Full };
         for form in [false, true] {
             let run = |fill: f64| {
                 let (x, qkv) = (x.clone().mask_fill(dead(width), fill), qkv.clone().mask_fill(dead(3 * width), fill));
@@ -476,6 +479,7 @@ fn configs() -> Vec<(&'static str, EncoderConfig)> {
         scale_input: false,
         subsampling: SubsamplingConfig::Stacking { factor: 4, hidden: None },
         position: cape,
+        context: ContextConfig::Window { left: 6, right: 2 },
         block: BlockConfig::Transformer,
         feed_forward: experts(RouterKind::Omni, "2x2-1x4-1x1", false, 0.1),
         intermediate: None,
@@ -487,6 +491,7 @@ fn configs() -> Vec<(&'static str, EncoderConfig)> {
         scale_input: true,
         subsampling: SubsamplingConfig::Convolution { factor, channels: 6 },
         position: PositionConfig::Relative,
+        context: ContextConfig::Full,
         block: conformer(9, ConvolutionNorm::Batch, false),
         feed_forward: FeedForwardConfig::Dense,
         ..base.clone()
@@ -498,6 +503,7 @@ fn configs() -> Vec<(&'static str, EncoderConfig)> {
                 activation: ActivationConfig::Silu,
                 subsampling: SubsamplingConfig::Stacking { factor: 3, hidden: Some(40) },
                 position: PositionConfig::Rotary,
+                context: ContextConfig::Full,
                 block: conformer(7, ConvolutionNorm::Layer, true),
                 feed_forward: experts(RouterKind::Omni, "4x4", true, 0.0),
                 intermediate: Some(IntermediateConfig { layers: vec![1, 3], self_condition: true }),
@@ -512,6 +518,7 @@ fn configs() -> Vec<(&'static str, EncoderConfig)> {
                 activation: ActivationConfig::Relu,
                 subsampling: SubsamplingConfig::Convolution { factor: 2, channels: 4 },
                 position: PositionConfig::None,
+                context: ContextConfig::Full,
                 feed_forward: experts(RouterKind::Switch, "4x3", false, 0.0),
                 intermediate: Some(IntermediateConfig { layers: vec![2], self_condition: false }),
                 ..base.clone()
@@ -1045,6 +1052,7 @@ mod equations {
                     attention_bias: i != 1,
                     scale_input: i != 2,
                     position: PositionConfig::None,
+                    context: ContextConfig::Full,
                     block: block.clone(),
                     feed_forward: FeedForwardConfig::Dense,
                     intermediate: Some(IntermediateConfig { layers: vec![1, 2], self_condition }),

@@ -82,7 +82,9 @@ fn encoder(text: &mut String, name: &str, json: &Value) {
 
 fn yardstick(text: &mut String, name: &str, json: &Value) {
     heading(text, "Learning: our trainer against plain PyTorch, same data, sizes and audio hours", name, json);
-    text.push_str("![both curves](yardstick.svg)\n\n| audio hours | PyTorch, nats per character | ours | ours / PyTorch |\n|---|---|---|---|\n");
+    text.push_str(
+        "![both curves](yardstick.svg)\n\n| audio hours | PyTorch, nats per character | ours | ours / PyTorch |\n|---|---|---|---|\n",
+    );
     for row in json["rows"].as_array().unwrap() {
         let n = |key: &str| row[key].as_f64().unwrap();
         writeln!(text, "| {:.0} | {:.3} | {:.3} | {:.3} |", n("audio_hours"), n("torch"), n("ours"), n("ours") / n("torch")).unwrap();

@@ -48,6 +48,7 @@ attention_bias = true
 scale_input = false
 subsampling = { kind = "stacking", factor = 4, hidden = 64 }
 position = { kind = "rotary" }
+context = { kind = "full" }
 block = { kind = "conformer", kernel = 7, norm = "layer", convolution_bias = true }
 feed_forward = { kind = "experts", router = "omni", groups = "2x2", router_bias = false, jitter = 0.01 }
 intermediate = { layers = [1], self_condition = true }

@@ -18,6 +18,8 @@ pub struct AttentionSpec<'a> {
     pub lengths: &'a Lengths,
     /// Rotate queries and keys by their positions.
     pub rotary: bool,
+    /// Which keys a query sees.
+    pub mask: AttentionMask,
 }
 
 /// Parameters of Transformer-XL relative attention.
@@ -44,7 +46,7 @@ pub fn attention(qkv: Tensor<3>, spec: AttentionSpec<'_>, relative: Option<Relat
         return composed(qkv, spec, relative);
     }
     let compute = Compute::new(pass.precision(), Parallel::Rayon);
-    let op = FusedAttention { heads: spec.heads, lengths: spec.lengths.clone(), rotary: spec.rotary, compute };
+    let op = FusedAttention { heads: spec.heads, lengths: spec.lengths.clone(), rotary: spec.rotary, mask: spec.mask, compute };
     match relative {
         None => fused::apply!(op; qkv),
         Some(Relative { u, v, positions }) => fused::apply!(op; qkv, u, v, positions),
@@ -77,14 +79,22 @@ fn composed(qkv: Tensor<3>, spec: AttentionSpec<'_>, relative: Option<Relative>)
         }
     };
     let scores = scores.div_scalar((d_head as f64).sqrt());
-    let scores = if spec.lengths.has_padding() { scores.mask_fill(dead_keys(spec.lengths, spec.heads, &device), -1e9) } else { scores };
+    let hidden = spec.lengths.has_padding() || spec.mask != AttentionMask::Full;
+    let scores = if hidden { scores.mask_fill(hidden_keys(&spec, &device), -1e9) } else { scores };
     activation::softmax(scores, 3).matmul(v).swap_dims(1, 2).reshape([batch, steps, d_model])
 }
 
-/// True where a key is padding: `[batch, heads, steps, steps]`.
-fn dead_keys(lengths: &Lengths, heads: usize, device: &Device) -> Tensor<4, Bool> {
-    let (batch, steps) = (lengths.batch(), lengths.padded());
-    lengths.live(device).equal_elem(0.0).reshape([batch, 1, 1, steps]).expand([batch, heads, steps, steps])
+/// True where a query does not see a key: `[batch, heads, steps, steps]`.
+fn hidden_keys(spec: &AttentionSpec<'_>, device: &Device) -> Tensor<4, Bool> {
+    let (batch, steps) = (spec.lengths.batch(), spec.lengths.padded());
+    let mut hidden = vec![true; batch * steps * steps];
+    for (row, &length) in hidden.chunks_exact_mut((steps * steps).max(1)).zip(spec.lengths.valid()) {
+        for (query, keys) in row.chunks_exact_mut(steps).enumerate() {
+            // A query in the padding sees what the last valid one sees: its output is dropped, but must stay finite.
+            keys[spec.mask.keys(query.min(length.saturating_sub(1)), length)].fill(false);
+        }
+    }
+    Tensor::<4, Bool>::from_data(TensorData::new(hidden, [batch, 1, steps, steps]), device).expand([batch, spec.heads, steps, steps])
 }
 
 fn rotary_tables(steps: usize, d_head: usize, device: &Device) -> (Tensor<4>, Tensor<4>) {
@@ -124,6 +134,7 @@ struct FusedAttention {
     heads: usize,
     lengths: Lengths,
     rotary: bool,
+    mask: AttentionMask,
     compute: Compute,
 }
 
@@ -139,7 +150,7 @@ impl FusedAttention {
             heads: self.heads,
             d_model: inputs[0].shape[2] / 3,
             lengths: self.lengths.valid(),
-            mask: AttentionMask::Full,
+            mask: self.mask,
             positions,
             compute: self.compute,
         }
