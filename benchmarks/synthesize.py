@@ -7,8 +7,11 @@ Only the Python standard library and those programs are needed. FLAC output need
     python3 benchmarks/synthesize.py --text books-en.txt.xz --out synth --hours 12 --exclude dev.jsonl
 
 What is read: sentences of `--text` (plain or .xz, one per line) and generated numbers, dates, times, amounts, digit strings, spelled letters,
-commands and names (`KINDS` holds the shares). The manifest's `text` holds what is spoken, numbers as words, letters one by one. A sentence that
-shares `OVERLAP` words in a row with a transcript of an `--exclude` manifest is left out, so that texts of a test set are never spoken here.
+commands, names and single words (`KINDS` holds the shares, `--kinds word=1` others). The manifest's `text` holds what is spoken, numbers as words,
+letters one by one. A sentence that shares `OVERLAP` words in a row with a transcript of an `--exclude` manifest is left out, so that texts of a test
+set are never spoken here. A `word` clip is one isolated digit, letter or short command, or rarely two, between longer silences:
+
+    python3 benchmarks/synthesize.py --out words --hours 1.5 --kinds word=1 --seed 2
 
 Who speaks: `ENGINES` holds the shares. A voice is an espeak-ng accent and variant, or a flite/festival voice read through a change of vocal-tract
 length (resampling by `warp`, with rate and pitch compensated in the engine where it can). The `speaker` field names both; rate, pitch and level vary
@@ -31,7 +34,8 @@ import time
 RATE = 16000
 OVERLAP = 6
 ENGINES = {"flite": 0.43, "festival": 0.31, "espeak": 0.26}
-KINDS = {"book": 0.58, "number": 0.12, "digits": 0.08, "spelled": 0.06, "command": 0.09, "name": 0.07}
+KINDS = {"book": 0.58, "number": 0.12, "digits": 0.08, "spelled": 0.06, "command": 0.09, "name": 0.07, "word": 0.0}
+WORD_SECONDS = 0.35  # a clip of one word may be this short, whatever `--min-seconds` says
 LICENCES = {
     "espeak": "output of espeak-ng (GPL-3.0-or-later program; no claim on its output)",
     "flite": "output of flite voices (CMU, BSD-like)",
@@ -72,6 +76,10 @@ a phone charger,the weekly report,orange juice,toothpaste,two bottles of water,f
 MUSIC = "some jazz,classical music,the news,my favourite songs,something quiet,the last album,rock music,the radio,a podcast about history".split(",")
 NATO = """alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november oscar papa quebec romeo sierra tango uniform victor
 whiskey x-ray yankee zulu""".split()
+WORDS = """yes no stop go left right up down on off start cancel repeat help open close next back forward backward follow learn visual marvin sheila bed
+bird cat dog happy house tree wow okay play pause louder quieter hello goodbye thanks please wait now today tomorrow computer lights music volume mute
+call answer ignore save delete undo enter escape home menu search select first second third more less left turn again continue finish ready done
+red green blue yellow white black hot cold high low fast slow in out oh hundred thousand""".split()
 ROLES = "mayor,president,director,conductor,captain,author,founder,chairman,bishop,head coach,architect,lead singer,governor,editor".split(",")
 FIELDS = """football,chemistry,the piano,medicine,law,painting,engineering,the violin,mathematics,biology,poetry,economics,journalism,
 photography,tennis,architecture,philosophy,cricket""".replace("\n", "").split(",")
@@ -175,6 +183,17 @@ def command_text(r):
     ])()
 
 
+def word_text(r):
+    """An isolated word, said once or (rarely) twice or with another: digits above all. "A" is left out of the letters, as engines read it as the article."""
+    one = lambda: r.choices([
+        lambda: r.choice(ONES[:10]),
+        lambda: r.choice(WORDS),
+        lambda: r.choice("BCDEFGHIJKLMNOPQRSTUVWXYZ"),
+        lambda: r.choice([cardinal(r.randint(10, 99)), r.choice(NATO), r.choice(DAYS), r.choice(MONTHS), r.choice(FIRST)]),
+    ], [0.6, 0.22, 0.08, 0.1])[0]()
+    return r.choices([lambda: one(), lambda: f"{one()}, {one()}"], [0.9, 0.1])[0]()
+
+
 def name_text(r):
     """A plain sentence about people and places, in the manner of an encyclopedia."""
     person, other, place = f"{r.choice(FIRST)} {r.choice(LAST)}", f"{r.choice(FIRST)} {r.choice(LAST)}", r.choice(PLACES)
@@ -220,17 +239,18 @@ def overlaps(text, excluded):
     return bool(excluded) and not excluded.isdisjoint(grams(text))
 
 
-def spoken_text(r, number, books):
+def spoken_text(r, number, kinds, books):
     """`(kind, text for the engine)` of a clip."""
-    kind = r.choices(list(KINDS), list(KINDS.values()))[0]
+    kind = r.choices(list(kinds), list(kinds.values()))[0]
     if kind == "book":
         return (kind, books[number % len(books)]) if books else ("name", name_text(r))
-    return kind, {"number": number_text, "digits": digits_text, "spelled": spelled_text, "command": command_text, "name": name_text}[kind](r)
+    return kind, {"number": number_text, "digits": digits_text, "spelled": spelled_text, "command": command_text, "name": name_text,
+                  "word": word_text}[kind](r)
 
 
 def manifest_text(kind, text):
     """What the manifest says for an engine's text: spelled letters in lower case without separators."""
-    if kind == "spelled":
+    if kind in ("spelled", "word"):
         return re.sub(r"\b([A-Z])\b,?", lambda m: m.group(1).lower(), text)
     return text
 
@@ -273,8 +293,8 @@ def speak(r, engine, kind, text, wav):
 def clip(number, options, books):
     """Makes clip `number`: its manifest row, or None where its length is out of bounds or the text is excluded."""
     r = random.Random(f"{options.seed}/{number}")
-    kind, text = spoken_text(r, number, books)
-    engine = r.choices(list(ENGINES), list(ENGINES.values()))[0]
+    kind, text = spoken_text(r, number, options.kinds, books)
+    engine = r.choices(list(options.engines), list(options.engines.values()))[0]
     name = f"{number // 1000:03}/{number:06}.{options.format}"
     path = os.path.join(options.out, name)
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -285,10 +305,11 @@ def clip(number, options, books):
         except RuntimeError as error:
             print(f"\nclip {number} left out: {error}", file=sys.stderr)
             return None
-        pads, level = [f"{r.uniform(0.0, 0.3):.2f}" for _ in range(2)], r.uniform(1, 14)
+        silence = 0.7 if kind == "word" else 0.3
+        pads, level = [f"{r.uniform(0.0, silence):.2f}" for _ in range(2)], r.uniform(1, 14)
         run(["sox", "-R", raw, "-b", "16", wav, *effects, "gain", "-n", f"-{level:.1f}", "rate", str(RATE), "pad", *pads])
         seconds = (os.path.getsize(wav) - 44) / 2 / RATE
-        if not options.min_seconds <= seconds <= options.max_seconds:
+        if not (WORD_SECONDS if kind == "word" else options.min_seconds) <= seconds <= options.max_seconds:
             return None
         if options.format == "opus":
             run(["opusenc", "--quiet", "--bitrate", "20", "--comp", "5", "--serial", str(number), wav, final])
@@ -298,6 +319,16 @@ def clip(number, options, books):
         os.replace(path + ".part", path)
     return {"audio_filepath": name, "duration": round(seconds, 3), "text": manifest_text(kind, text), "speaker": speaker, "set": f"synthetic-{engine}",
             "lang": "en", "licence": LICENCES[engine], "source": f"synthesize.py seed {options.seed} clip {number} ({kind})"}
+
+
+def shares(known):
+    """A reader of `name=share,...` for `argparse`; the names must be among the known ones."""
+    def read(text):
+        out = {name: float(share) for name, share in (pair.split("=") for pair in text.split(","))}
+        if unknown := set(out) - set(known):
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+        return out
+    return read
 
 
 def resume(path):
@@ -320,6 +351,8 @@ def main():
     p.add_argument("--text", help="sentences, one per line (.xz or plain); without it only generated texts are read")
     p.add_argument("--exclude", nargs="*", default=[], help="manifests whose transcripts must not be spoken")
     p.add_argument("--hours", type=float, default=1.0)
+    p.add_argument("--kinds", type=shares(KINDS), default=KINDS, help="shares of the kinds of text, as in book=0.7,word=0.3")
+    p.add_argument("--engines", type=shares(ENGINES), default=ENGINES, help="shares of the engines, as in flite=0.5,espeak=0.5")
     p.add_argument("--jobs", type=int, default=1)
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--format", choices=["opus", "flac"], default="opus")

@@ -43,6 +43,7 @@ pub(super) fn open<R: Read>(name: &Path, limits: &Limits, mut from: R) -> Result
 
 #[cfg(test)]
 mod tests {
+    use super::super::block::{Block, Take};
     use super::super::{Blocks, warnings::Warnings};
     use super::*;
 
@@ -55,9 +56,9 @@ mod tests {
     fn samples_follow_the_annotation() {
         let bytes = file(28, 3, 16_000, 1);
         let mut pcm = open(Path::new("x.au"), &Limits::default(), &bytes[..]).unwrap();
-        let mut mono = Vec::new();
-        assert!(pcm.next(&mut mono, &mut Warnings::default()).unwrap());
-        assert_eq!(mono, [0.5, -0.5]);
+        let mut block = Block::new(Take::Mean);
+        assert!(pcm.next(&mut block, &mut Warnings::default()).unwrap());
+        assert_eq!(block.planes(), [[0.5, -0.5]]);
     }
 
     #[test]

@@ -8,7 +8,9 @@
 //! file costs the damaged packets, is replaced by silence so that times stay true, and is listed by [`Reader::warnings`].
 
 mod au;
+mod block;
 mod caf;
+mod channels;
 mod limits;
 mod matroska;
 mod mp4;
@@ -19,18 +21,34 @@ mod pcm;
 mod read;
 mod resample;
 mod riff;
+mod shorten;
 mod sniff;
 mod source;
 mod sphere;
+pub mod vad;
 mod warnings;
 mod write;
 
+pub use channels::{Channel, Channels, Content, Tracks};
 pub use limits::Limits;
 pub use read::{Reader, decode, read, read_at};
 pub use resample::{Resampler, resample};
 pub use write::{WavFormat, write_wav};
 
 use crate::units::SampleRate;
+
+/// What [`Reader`] decodes: containers, and the codings in them.
+pub const FORMATS: [(&str, &str); 9] = [
+    ("WAV, RF64, Wave64", "PCM 8 to 32 bits, float, mu-law, A-law, ADPCM"),
+    ("FLAC", "FLAC"),
+    ("MP3 and relatives", "MPEG audio layers 1 to 3"),
+    ("Ogg", "Vorbis, Opus, FLAC"),
+    ("Matroska, WebM", "Opus, Vorbis, AAC, FLAC, MP3, PCM"),
+    ("MP4, M4A, MOV", "AAC (LC), ALAC, MP3, PCM"),
+    ("AIFF, CAF", "PCM, ALAC, AAC"),
+    ("AU", "PCM, mu-law, A-law"),
+    ("NIST SPHERE", "PCM, mu-law, A-law, plain or packed with shorten"),
+];
 
 /// Mono PCM.
 ///
@@ -51,10 +69,10 @@ impl Waveform {
     }
 }
 
-/// A decoder of one stream: hands out blocks of mono samples at one rate.
+/// A decoder of one stream: hands out blocks of samples at one rate.
 trait Blocks: Send {
-    /// Replaces `mono` with the next block (never empty); `false` at the end, after which it stays `false`.
-    fn next(&mut self, mono: &mut Vec<f32>, warnings: &mut warnings::Warnings) -> crate::error::Result<bool>;
+    /// Replaces `block` with the next samples (never none); `false` at the end, after which it stays `false`.
+    fn next(&mut self, block: &mut block::Block, warnings: &mut warnings::Warnings) -> crate::error::Result<bool>;
 
     /// Rate of the block handed out last, or the header's before the first.
     fn sample_rate(&self) -> SampleRate;

@@ -1,10 +1,11 @@
-//! Opus packets to mono at 48 kHz: stream headers (RFC 7845), several streams per packet, pre-skip, end trimming.
+//! Opus packets to samples at 48 kHz: stream headers (RFC 7845), several streams per packet, pre-skip, end trimming.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use opus_rs::OpusDecoder;
 
+use super::block::{Block, Target};
 use super::limits::Limits;
 use super::opus_packet::OpusPacket;
 use crate::error::{Error, Result};
@@ -19,6 +20,10 @@ const MAX_FRAME_SAMPLES: usize = 2_880;
 /// One Opus track.
 pub(super) struct OpusTrack {
     streams: Vec<Stream>,
+    /// For each output channel the decoded one, or 255 for silence.
+    mapping: Vec<u8>,
+    /// Linear.
+    gain: f32,
     /// Samples still to be dropped: those at the start only warm the decoder up.
     skip: usize,
 }
@@ -27,6 +32,8 @@ pub(super) struct OpusTrack {
 struct Stream {
     decoder: OpusDecoder,
     channels: usize,
+    /// Index of its first channel among all decoded ones.
+    first: usize,
     weights: [f32; 2],
     /// Scratch: one frame as a packet, and its samples.
     packet: Vec<u8>,
@@ -103,19 +110,21 @@ impl OpusTrack {
         for i in 0..head.streams {
             let coupled = i < head.coupled;
             let channels = if coupled { 2 } else { 1 };
-            let weights = if coupled { [weights[2 * i], weights[2 * i + 1]] } else { [weights[head.coupled + i], 0.0] };
+            let first = if coupled { 2 * i } else { head.coupled + i };
+            let weights = [weights[first], if coupled { weights[first + 1] } else { 0.0 }];
             let decoder = new_decoder(channels).ok_or_else(|| unsupported("Opus decoder"))?;
-            streams.push(Stream { decoder, channels, weights, packet: Vec::new(), pcm: vec![0.0; MAX_FRAME_SAMPLES * channels] });
+            streams.push(Stream { decoder, channels, first, weights, packet: Vec::new(), pcm: vec![0.0; MAX_FRAME_SAMPLES * channels] });
         }
-        Ok(Self { streams, skip: head.pre_skip })
+        Ok(Self { streams, mapping: head.mapping, gain: head.gain, skip: head.pre_skip })
     }
 
-    /// Decodes one packet into `mono`, without the samples of the pre-skip and the last `trim_end`.
+    /// Decodes one packet into `block`, without the samples of the pre-skip and the last `trim_end`.
     ///
     /// Frames that cannot be decoded become silence; returns how many there were, or `None` for a packet that breaks the
     /// framing, from which nothing is known, not even how long it was.
-    pub fn decode(&mut self, data: &[u8], trim_end: usize, mono: &mut Vec<f32>) -> Option<usize> {
-        mono.clear();
+    pub fn decode(&mut self, data: &[u8], trim_end: usize, block: &mut Block) -> Option<usize> {
+        block.target(self.mapping.len());
+        block.clear();
         let mut damaged = 0;
         let mut rest = data;
         let last = self.streams.len() - 1;
@@ -127,26 +136,39 @@ impl OpusTrack {
             } else {
                 OpusPacket::parse(rest)?
             };
+            let samples = packet.frame_samples();
             if i == 0 {
-                mono.resize(packet.frames.len() * packet.frame_samples(), 0.0);
-            } else if mono.len() != packet.frames.len() * packet.frame_samples() {
+                block.silence(packet.frames.len() * samples);
+            } else if block.len() != packet.frames.len() * samples {
                 return None;
             }
-            for (frame, out) in packet.frames.iter().zip(mono.chunks_exact_mut(packet.frame_samples())) {
-                damaged += usize::from(!stream.add_frame(packet.toc, frame, out));
+            for (frame, at) in packet.frames.iter().zip((0..).step_by(samples)) {
+                if !stream.decode(packet.toc, frame, samples) {
+                    damaged += 1;
+                    continue;
+                }
+                match block.target(self.mapping.len()) {
+                    Target::Mean(mono) => stream.add_mean(&mut mono[at..at + samples]),
+                    Target::Each(planes) => {
+                        for (plane, &m) in planes.iter_mut().zip(&self.mapping) {
+                            stream.add_channel(usize::from(m), self.gain, &mut plane[at..at + samples]);
+                        }
+                    }
+                }
             }
         }
-        mono.truncate(mono.len().saturating_sub(trim_end));
-        let skip = self.skip.min(mono.len());
-        mono.drain(..skip);
+        block.finish();
+        block.trim(0, block.len().saturating_sub(trim_end));
+        let skip = self.skip.min(block.len());
+        block.trim(skip, usize::MAX);
         self.skip -= skip;
         Some(damaged)
     }
 }
 
 impl Stream {
-    /// Adds one frame, weighted, to `out`; `false` where it could not be decoded.
-    fn add_frame(&mut self, toc: u8, frame: &[u8], out: &mut [f32]) -> bool {
+    /// Decodes one frame of `samples` into `pcm`; `false` where it could not be decoded.
+    fn decode(&mut self, toc: u8, frame: &[u8], samples: usize) -> bool {
         // Single frames behind a plain first byte: the framing is ours. A frame that was not sent (at most one byte) is
         // concealed by the decoder, for the duration the first byte tells.
         self.packet.clear();
@@ -154,24 +176,35 @@ impl Stream {
         if frame.len() > 1 {
             self.packet.extend_from_slice(frame);
         }
-        let (decoder, packet, pcm) = (&mut self.decoder, &self.packet, &mut self.pcm[..out.len() * self.channels]);
+        let (decoder, packet, pcm) = (&mut self.decoder, &self.packet, &mut self.pcm[..samples * self.channels]);
         // A port of C code that indexes by numbers read from the frame: a panic in it is a damaged frame.
-        let decoded = catch_unwind(AssertUnwindSafe(|| decoder.decode(packet, out.len(), pcm)));
+        let decoded = catch_unwind(AssertUnwindSafe(|| decoder.decode(packet, samples, pcm)));
         match decoded {
-            Ok(Ok(samples)) if samples <= out.len() => {}
-            Ok(_) => return false,
+            Ok(Ok(decoded)) => decoded <= samples,
+            Ok(_) => false,
             Err(_) => {
                 if let Some(fresh) = new_decoder(self.channels) {
                     self.decoder = fresh;
                 }
-                return false;
+                false
             }
         }
+    }
+
+    /// Adds the decoded frame to the mean of all channels.
+    fn add_mean(&self, out: &mut [f32]) {
         match self.channels {
             1 => out.iter_mut().zip(&self.pcm).for_each(|(o, x)| *o += self.weights[0] * x),
             _ => out.iter_mut().zip(self.pcm.chunks_exact(2)).for_each(|(o, x)| *o += self.weights[0] * x[0] + self.weights[1] * x[1]),
         }
-        true
+    }
+
+    /// Adds decoded channel `index`, where it is one of this stream's.
+    fn add_channel(&self, index: usize, gain: f32, out: &mut [f32]) {
+        if (self.first..self.first + self.channels).contains(&index) {
+            let own = self.pcm.iter().skip(index - self.first).step_by(self.channels);
+            out.iter_mut().zip(own).for_each(|(o, x)| *o += gain * x);
+        }
     }
 }
 
@@ -181,6 +214,7 @@ fn new_decoder(channels: usize) -> Option<OpusDecoder> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::block::Take;
     use super::*;
 
     fn head(channels: u8, family: u8, table: &[u8]) -> Vec<u8> {
@@ -222,7 +256,7 @@ mod tests {
     fn random_packets_never_panic_out() {
         let mut track = OpusTrack::new(Path::new("x"), Some(&head(1, 0, &[])), &Limits::default()).unwrap();
         let mut seed = 1u32;
-        let mut mono = Vec::new();
+        let mut block = Block::new(Take::Each);
         for len in 0..300 {
             let packet: Vec<u8> = (0..len)
                 .map(|_| {
@@ -230,8 +264,8 @@ mod tests {
                     (seed >> 24) as u8
                 })
                 .collect();
-            let _ = track.decode(&packet, 0, &mut mono);
-            assert!(mono.iter().all(|x| x.is_finite()));
+            let _ = track.decode(&packet, 0, &mut block);
+            assert!(block.planes()[0].iter().all(|x| x.is_finite()));
         }
     }
 }

@@ -14,6 +14,7 @@ use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 
 use super::Blocks;
+use super::block::{Block, Target};
 use super::limits::Limits;
 use super::mp4::Edit;
 use super::opus::{OPUS_RATE, OpusTrack};
@@ -103,11 +104,10 @@ impl Packets {
     }
 
     /// Cuts a block down to what the edit list lets hear.
-    fn trim(&mut self, mono: &mut Vec<f32>) {
-        let skip = self.skip.min(mono.len() as u64);
+    fn trim(&mut self, block: &mut Block) {
+        let skip = self.skip.min(block.len() as u64);
         self.skip -= skip;
-        mono.drain(..skip as usize);
-        mono.truncate(usize::try_from(self.keep - self.produced).unwrap_or(usize::MAX));
+        block.trim(skip as usize, usize::try_from(self.keep - self.produced).unwrap_or(usize::MAX));
     }
 
     /// The next packet of the track; `None` at the end of what can be read.
@@ -143,25 +143,25 @@ impl Packets {
     }
 
     /// [`Blocks::next`] without the guard.
-    fn advance(&mut self, mono: &mut Vec<f32>, warnings: &mut Warnings) -> Result<bool> {
-        mono.clear();
+    fn advance(&mut self, block: &mut Block, warnings: &mut Warnings) -> Result<bool> {
+        block.clear();
         while !self.ended {
             let Some(packet) = self.next_packet(warnings)? else {
                 self.ended = true;
                 break;
             };
-            if self.decode(&packet, mono)? {
-                self.last_block = if mono.is_empty() { self.last_block } else { mono.len() };
+            if self.decode(&packet, block)? {
+                self.last_block = if block.is_empty() { self.last_block } else { block.len() };
             } else {
                 warnings.undecodable_at(self.produced as f64 / f64::from(self.rate.0));
                 // Silence keeps the times of what follows true; before the first sound there is nothing to keep.
-                if mono.is_empty() && self.produced > 0 {
-                    mono.resize(self.gap(&packet), 0.0);
+                if block.is_empty() && self.produced > 0 {
+                    block.silence(self.gap(&packet));
                 }
             }
-            self.trim(mono);
-            if !mono.is_empty() {
-                self.produced += mono.len() as u64;
+            self.trim(block);
+            if !block.is_empty() {
+                self.produced += block.len() as u64;
                 self.ended = self.produced == self.keep;
                 return Ok(true);
             }
@@ -169,13 +169,13 @@ impl Packets {
         Ok(false)
     }
 
-    /// Decodes one packet into `mono`; `false` where it is damaged.
-    fn decode(&mut self, packet: &Packet, mono: &mut Vec<f32>) -> Result<bool> {
-        mono.clear();
+    /// Decodes one packet into `block`; `false` where it is damaged.
+    fn decode(&mut self, packet: &Packet, block: &mut Block) -> Result<bool> {
+        block.clear();
         match &mut self.decoder {
             Decoder::Opus(track) => {
                 let trim_end = usize::try_from(packet.trim_end.get()).unwrap_or(usize::MAX);
-                Ok(track.decode(&packet.data, trim_end, mono) == Some(0))
+                Ok(track.decode(&packet.data, trim_end, block) == Some(0))
             }
             Decoder::Symphonia(decoder) => match decoder.decode(packet) {
                 Ok(buffer) => {
@@ -195,7 +195,7 @@ impl Packets {
                     if rate != self.rate || channels > self.limits.channels {
                         return Ok(false);
                     }
-                    mean_of_channels(&buffer, &mut self.planes, mono);
+                    take_channels(&buffer, &mut self.planes, block);
                     Ok(true)
                 }
                 Err(SymphoniaError::Unsupported(what)) if self.produced == 0 => Err(unsupported(&self.name, what)),
@@ -217,8 +217,8 @@ impl Packets {
 }
 
 impl Blocks for Packets {
-    fn next(&mut self, mono: &mut Vec<f32>, warnings: &mut Warnings) -> Result<bool> {
-        if let Some(done) = guard(|| self.advance(mono, warnings)) {
+    fn next(&mut self, block: &mut Block, warnings: &mut Warnings) -> Result<bool> {
+        if let Some(done) = guard(|| self.advance(block, warnings)) {
             return done;
         }
         self.ended = true;
@@ -298,18 +298,19 @@ fn codec_name(id: AudioCodecId) -> Option<&'static str> {
     NAMES.iter().find(|(known, _)| *known == id).map(|(_, name)| *name)
 }
 
-/// Mean of the channels of a decoded buffer.
-fn mean_of_channels(buffer: &GenericAudioBufferRef<'_>, planes: &mut Vec<Vec<f32>>, mono: &mut Vec<f32>) {
+/// What `block` takes of a decoded buffer: the channels, or their mean.
+fn take_channels(buffer: &GenericAudioBufferRef<'_>, planes: &mut Vec<Vec<f32>>, block: &mut Block) {
     buffer.copy_to_vecs_planar(planes);
-    if let [only] = planes.as_mut_slice() {
-        std::mem::swap(mono, only);
-        return;
+    match (block.target(planes.len()), planes.as_mut_slice()) {
+        (Target::Each(to), planes) => to.iter_mut().zip(planes).for_each(|(to, plane)| std::mem::swap(to, plane)),
+        (Target::Mean(mono), [only]) => std::mem::swap(mono, only),
+        (Target::Mean(mono), planes) => {
+            mono.resize(buffer.frames(), 0.0);
+            let scale = 1.0 / planes.len() as f32;
+            planes.iter().for_each(|plane| mono.iter_mut().zip(plane).for_each(|(sum, x)| *sum += x * scale));
+        }
     }
-    mono.resize(buffer.frames(), 0.0);
-    let scale = 1.0 / planes.len() as f32;
-    for plane in planes.iter() {
-        mono.iter_mut().zip(plane).for_each(|(sum, x)| *sum += x * scale);
-    }
+    block.finish();
 }
 
 fn unsupported(name: &Path, reason: &str) -> Error {

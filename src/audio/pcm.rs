@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::Blocks;
+use super::block::{Block, Target};
 use super::warnings::Warnings;
 use crate::error::{Error, Result};
 use crate::units::SampleRate;
@@ -39,38 +40,48 @@ impl Encoding {
         }
     }
 
-    /// Appends the mean over `channels` of every whole frame of interleaved samples.
-    fn mean(self, bytes: &[u8], channels: usize, mono: &mut Vec<f32>) {
+    /// Appends every whole frame of interleaved samples.
+    fn read(self, bytes: &[u8], channels: usize, to: Target<'_>) {
         const FULL: f64 = 2_147_483_648.0;
         match self {
             // The formats files mostly have, each with its loop of constant width.
-            Self::Int { bytes: 2, order: Order::Little } => mean(bytes, channels, mono, |b| f32::from(i16::from_le_bytes(b)) / 32768.0),
-            Self::Int { bytes: 2, order: Order::Big } => mean(bytes, channels, mono, |b| f32::from(i16::from_be_bytes(b)) / 32768.0),
+            Self::Int { bytes: 2, order: Order::Little } => read(bytes, channels, to, |b| f32::from(i16::from_le_bytes(b)) / 32768.0),
+            Self::Int { bytes: 2, order: Order::Big } => read(bytes, channels, to, |b| f32::from(i16::from_be_bytes(b)) / 32768.0),
             Self::Int { bytes: 3, order: Order::Little } => {
-                mean(bytes, channels, mono, |[a, b, c]| i32::from_le_bytes([0, a, b, c]) as f32 / FULL as f32)
+                read(bytes, channels, to, |[a, b, c]| i32::from_le_bytes([0, a, b, c]) as f32 / FULL as f32)
             }
             Self::Int { bytes: 3, order: Order::Big } => {
-                mean(bytes, channels, mono, |[a, b, c]| i32::from_be_bytes([a, b, c, 0]) as f32 / FULL as f32)
+                read(bytes, channels, to, |[a, b, c]| i32::from_be_bytes([a, b, c, 0]) as f32 / FULL as f32)
             }
             Self::Int { bytes: 4, order: Order::Little } => {
-                mean(bytes, channels, mono, |b| (f64::from(i32::from_le_bytes(b)) / FULL) as f32)
+                read(bytes, channels, to, |b| (f64::from(i32::from_le_bytes(b)) / FULL) as f32)
             }
-            Self::Int { bytes: 4, order: Order::Big } => mean(bytes, channels, mono, |b| (f64::from(i32::from_be_bytes(b)) / FULL) as f32),
-            Self::Int { .. } => mean(bytes, channels, mono, |[b]| f32::from(b as i8) / 128.0),
-            Self::Unsigned8 => mean(bytes, channels, mono, |[b]| (f32::from(b) - 128.0) / 128.0),
-            Self::Float { bytes: 8, order: Order::Little } => mean(bytes, channels, mono, |b| f64::from_le_bytes(b) as f32),
-            Self::Float { bytes: 8, order: Order::Big } => mean(bytes, channels, mono, |b| f64::from_be_bytes(b) as f32),
-            Self::Float { order: Order::Little, .. } => mean(bytes, channels, mono, f32::from_le_bytes),
-            Self::Float { order: Order::Big, .. } => mean(bytes, channels, mono, f32::from_be_bytes),
-            Self::MuLaw => mean(bytes, channels, mono, |[b]| mu_law(b)),
-            Self::ALaw => mean(bytes, channels, mono, |[b]| a_law(b)),
+            Self::Int { bytes: 4, order: Order::Big } => read(bytes, channels, to, |b| (f64::from(i32::from_be_bytes(b)) / FULL) as f32),
+            Self::Int { .. } => read(bytes, channels, to, |[b]| f32::from(b as i8) / 128.0),
+            Self::Unsigned8 => read(bytes, channels, to, |[b]| (f32::from(b) - 128.0) / 128.0),
+            Self::Float { bytes: 8, order: Order::Little } => read(bytes, channels, to, |b| f64::from_le_bytes(b) as f32),
+            Self::Float { bytes: 8, order: Order::Big } => read(bytes, channels, to, |b| f64::from_be_bytes(b) as f32),
+            Self::Float { order: Order::Little, .. } => read(bytes, channels, to, f32::from_le_bytes),
+            Self::Float { order: Order::Big, .. } => read(bytes, channels, to, f32::from_be_bytes),
+            Self::MuLaw => read(bytes, channels, to, |[b]| mu_law(b)),
+            Self::ALaw => read(bytes, channels, to, |[b]| a_law(b)),
         }
     }
 }
 
-/// [`Encoding::mean`] for samples of `WIDTH` bytes.
-fn mean<const WIDTH: usize>(bytes: &[u8], channels: usize, mono: &mut Vec<f32>, sample: impl Fn([u8; WIDTH]) -> f32) {
+/// [`Encoding::read`] for samples of `WIDTH` bytes.
+fn read<const WIDTH: usize>(bytes: &[u8], channels: usize, to: Target<'_>, sample: impl Fn([u8; WIDTH]) -> f32) {
     let (samples, _) = bytes.as_chunks::<WIDTH>();
+    let mono = match to {
+        Target::Mean(mono) => mono,
+        Target::Each(planes) => {
+            let whole = samples.len() / channels * channels;
+            for (i, plane) in planes.iter_mut().enumerate() {
+                plane.extend(samples[..whole].iter().skip(i).step_by(channels).map(|&b| sample(b)));
+            }
+            return;
+        }
+    };
     if channels == 1 {
         mono.extend(samples.iter().map(|&b| sample(b)));
         return;
@@ -80,7 +91,7 @@ fn mean<const WIDTH: usize>(bytes: &[u8], channels: usize, mono: &mut Vec<f32>, 
 }
 
 /// ITU-T G.711 mu-law, scaled so that 2^15 of the 16-bit convention is 1.0.
-fn mu_law(code: u8) -> f32 {
+pub(super) fn mu_law(code: u8) -> f32 {
     let code = !code;
     let (exponent, mantissa) = (u32::from(code >> 4) & 7, i32::from(code & 15));
     let magnitude = (((mantissa << 3) + 0x84) << exponent) - 0x84;
@@ -88,7 +99,7 @@ fn mu_law(code: u8) -> f32 {
 }
 
 /// ITU-T G.711 A-law, scaled so that 2^15 of the 16-bit convention is 1.0.
-fn a_law(code: u8) -> f32 {
+pub(super) fn a_law(code: u8) -> f32 {
     let code = code ^ 0x55;
     let (exponent, mantissa) = (u32::from(code >> 4) & 7, i32::from(code & 15));
     let magnitude = if exponent == 0 { (mantissa << 4) + 8 } else { ((mantissa << 4) + 0x108) << (exponent - 1) };
@@ -126,16 +137,16 @@ impl<R: Read> Pcm<R> {
 }
 
 impl<R: Read + Send> Blocks for Pcm<R> {
-    fn next(&mut self, mono: &mut Vec<f32>, _: &mut Warnings) -> Result<bool> {
-        mono.clear();
+    fn next(&mut self, block: &mut Block, _: &mut Warnings) -> Result<bool> {
+        block.clear();
         let (width, channels) = (self.header.encoding.bytes(), self.header.channels);
         let frames = self.left.min(BLOCK as u64);
         self.bytes.clear();
         let want = frames * (width * channels) as u64;
         self.from.by_ref().take(want).read_to_end(&mut self.bytes).map_err(|e| Error::io(&self.name, e))?;
-        self.header.encoding.mean(&self.bytes, channels, mono);
+        self.header.encoding.read(&self.bytes, channels, block.target(channels));
         self.left = if (self.bytes.len() as u64) < want { 0 } else { self.left - frames };
-        Ok(!mono.is_empty())
+        Ok(!block.is_empty())
     }
 
     fn sample_rate(&self) -> SampleRate {
@@ -149,6 +160,7 @@ impl<R: Read + Send> Blocks for Pcm<R> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::block::Take;
     use super::*;
 
     #[test]
@@ -164,7 +176,7 @@ mod tests {
     fn integers_and_floats_of_both_orders() {
         let one = |encoding: Encoding, bytes: &[u8]| {
             let mut mono = Vec::new();
-            encoding.mean(bytes, 1, &mut mono);
+            encoding.read(bytes, 1, Target::Mean(&mut mono));
             mono
         };
         let int = |bytes, order| Encoding::Int { bytes, order };
@@ -186,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_are_averaged_and_a_cut_frame_is_dropped() {
+    fn channels_are_averaged_or_kept_and_a_cut_frame_is_dropped() {
         let header = PcmHeader {
             encoding: Encoding::Int { bytes: 2, order: Order::Little },
             sample_rate: SampleRate(8_000),
@@ -194,10 +206,13 @@ mod tests {
             frames: Some(100),
         };
         let bytes: Vec<u8> = [16384i16, 0, -16384, 16384].iter().flat_map(|x| x.to_le_bytes()).chain([7, 7, 7]).collect();
-        let mut pcm = Pcm::new(Path::new("x"), header, &bytes[..]);
-        let mut mono = Vec::new();
-        assert!(pcm.next(&mut mono, &mut Warnings::default()).unwrap());
-        assert_eq!(mono, [0.25, 0.0]);
-        assert!(!pcm.next(&mut mono, &mut Warnings::default()).unwrap());
+        let (mean, each) = (vec![vec![0.25, 0.0]], vec![vec![0.5, -0.5], vec![0.0, 0.5]]);
+        for (take, planes) in [(Take::Mean, mean), (Take::Each, each)] {
+            let mut pcm = Pcm::new(Path::new("x"), header.clone(), &bytes[..]);
+            let mut block = Block::new(take);
+            assert!(pcm.next(&mut block, &mut Warnings::default()).unwrap());
+            assert_eq!(block.planes(), planes);
+            assert!(!pcm.next(&mut block, &mut Warnings::default()).unwrap());
+        }
     }
 }

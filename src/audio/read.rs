@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use symphonia::core::io::MediaSource;
 
+use super::block::{Block, Take};
 use super::limits::Limits;
 use super::packets::Packets;
 use super::pcm::Pcm;
@@ -54,7 +55,7 @@ pub struct Reader {
     name: PathBuf,
     limits: Limits,
     blocks: Box<dyn Blocks>,
-    block: Vec<f32>,
+    block: Block,
     /// The first block is decoded on opening and waits here.
     waiting: bool,
     samples: u64,
@@ -70,7 +71,7 @@ impl Reader {
     /// - [`Error::CorruptAudio`]: nothing in it can be decoded.
     /// - [`Error::LimitExceeded`]: its header asks for more than `limits`.
     pub fn open(path: &Path, limits: &Limits) -> Result<Self> {
-        Self::new(path, Source::open(path)?, limits)
+        Self::new(path, Source::open(path)?, limits, Take::Mean)
     }
 
     /// Reads from memory; `name` is what errors call it.
@@ -78,15 +79,16 @@ impl Reader {
     /// # Errors
     /// As [`Reader::open`].
     pub fn from_bytes(name: &Path, bytes: Vec<u8>, limits: &Limits) -> Result<Self> {
-        Self::new(name, Source::from_bytes(name, bytes)?, limits)
+        Self::new(name, Source::from_bytes(name, bytes)?, limits, Take::Mean)
     }
 
-    fn new(name: &Path, source: Source, limits: &Limits) -> Result<Self> {
+    /// [`Reader::open`] or [`Reader::from_bytes`] for blocks of which `take` says what they hold.
+    pub(super) fn new(name: &Path, source: Source, limits: &Limits, take: Take) -> Result<Self> {
         let mut reader = Self {
             name: name.into(),
             limits: *limits,
             blocks: open_blocks(name, source, limits)?,
-            block: Vec::new(),
+            block: Block::new(take),
             waiting: false,
             samples: 0,
             warnings: Warnings::default(),
@@ -116,10 +118,21 @@ impl Reader {
     /// [`Error::Io`] where reading fails midway, [`Error::LimitExceeded`] past the longest audio. Damage is no error: see
     /// [`Reader::warnings`].
     pub fn next_block(&mut self) -> Result<Option<&[f32]>> {
-        if std::mem::take(&mut self.waiting) || self.advance()? {
-            return Ok(Some(&self.block));
-        }
-        Ok(None)
+        Ok(self.next_planes()?.and_then(|planes| planes.first()).map(Vec::as_slice))
+    }
+
+    /// The next samples of each plane.
+    ///
+    /// # Errors
+    /// As [`Reader::next_block`].
+    pub(super) fn next_planes(&mut self) -> Result<Option<&[Vec<f32>]>> {
+        let more = std::mem::take(&mut self.waiting) || self.advance()?;
+        Ok(more.then(|| self.block.planes()))
+    }
+
+    /// Number of planes.
+    pub(super) fn planes(&self) -> usize {
+        self.block.planes().len()
     }
 
     /// What was lost or altered up to now, one line each; complete once [`Reader::next_block`] gave `None`.
@@ -161,7 +174,7 @@ impl Reader {
             let rate = self.blocks.sample_rate();
             self.samples += self.block.len() as u64;
             self.limits.check_length(&self.name, rate, self.samples)?;
-            self.warnings.sanitise(&mut self.block);
+            self.block.planes_mut().iter_mut().for_each(|plane| self.warnings.sanitise(plane));
             return Ok(true);
         } else {
             f64::from(self.blocks.sample_rate().0)

@@ -1,8 +1,14 @@
 //! The command line: flags to library calls. The only place that prints.
 
+mod bench;
+mod decoding;
 mod device;
+mod doctor;
+mod lm;
+mod precision;
 mod train;
 mod transcribe;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -20,6 +26,13 @@ pub struct Cli {
 enum Command {
     /// Transcribe audio files (`-` for standard input)
     Transcribe(transcribe::Arguments),
+    /// Measure word error rates on test sets, compare results, draw reports
+    Bench(bench::Arguments),
+    /// Say what this machine and this build can do
+    Doctor(doctor::Arguments),
+    /// Build, look into, query and tune n-gram language models
+    #[command(subcommand)]
+    Lm(lm::Command),
     /// Train a model from a run configuration
     Train(train::Arguments),
 }
@@ -31,6 +44,9 @@ enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let done = match cli.command {
         Command::Transcribe(arguments) => transcribe::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Lm(command) => lm::run(&command),
         Command::Train(arguments) => train::run(&arguments),
     };
     done.map_err(|error| anyhow::Error::msg(one_line(&error)))

@@ -5,13 +5,17 @@
 //! the hypothesis is halved first (Hirschberg 1975), so memory stays bounded however long the sequences.
 
 use std::collections::HashMap;
-use std::hash::Hash;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 /// What happens to a stretch of the reference on the way to the hypothesis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Edit {
-    /// Both sides are the same.
+    /// Both sides are the same. From an [`Aligner`](super::aligner::Aligner) that allows it, one side may be longer: the same words
+    /// divided otherwise (`ice cream`, `icecream`), or an optional word that the other side lacks.
     Equal,
     /// As many elements, all different.
     Substitute,
@@ -22,7 +26,7 @@ pub enum Edit {
 }
 
 /// Longest stretch of one [`Edit`], with its positions on both sides.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunk {
     /// What happens.
     pub edit: Edit,
@@ -36,38 +40,94 @@ pub struct Chunk {
 ///
 /// Of several, it is jiwer's (rapidfuzz's) choice: seen from the end, a deletion before an insertion before a substitution.
 pub fn align<T: Eq + Hash>(reference: &[T], hypothesis: &[T]) -> Vec<Chunk> {
-    let mut chunks: Vec<Chunk> = vec![];
-    let (mut i, mut j) = (0, 0);
-    for edit in edits(reference, hypothesis, MAX_TABLE_WORDS) {
-        let (from, to) = (i, j);
-        i += usize::from(edit != Edit::Insert);
-        j += usize::from(edit != Edit::Delete);
-        match chunks.last_mut() {
-            Some(last) if last.edit == edit => (last.reference.end, last.hypothesis.end) = (i, j),
-            _ => chunks.push(Chunk { edit, reference: from..i, hypothesis: to..j }),
+    let mut chunks = Chunks::default();
+    for edit in edits(reference, hypothesis) {
+        chunks.push(edit, usize::from(edit != Edit::Insert), usize::from(edit != Edit::Delete));
+    }
+    chunks.done
+}
+
+/// An alignment while it is written from left to right.
+#[derive(Debug, Default)]
+pub(super) struct Chunks {
+    /// What there is so far.
+    pub(super) done: Vec<Chunk>,
+}
+
+impl Chunks {
+    /// Appends the edit of so many elements of each side. Equals of unequal length stay chunks of their own.
+    pub(super) fn push(&mut self, edit: Edit, reference: usize, hypothesis: usize) {
+        let (i, j) = self.done.last().map_or((0, 0), |last| (last.reference.end, last.hypothesis.end));
+        let one_to_one = |reference: usize, hypothesis: usize| edit != Edit::Equal || reference == hypothesis;
+        match self.done.last_mut() {
+            Some(last)
+                if last.edit == edit && one_to_one(reference, hypothesis) && one_to_one(last.reference.len(), last.hypothesis.len()) =>
+            {
+                (last.reference.end, last.hypothesis.end) = (i + reference, j + hypothesis);
+            }
+            _ => self.done.push(Chunk { edit, reference: i..i + reference, hypothesis: j..j + hypothesis }),
         }
     }
-    chunks
+}
+
+/// Hash by rotation and multiplication, several times as fast on words as the standard one. Words made to collide cost no more than the
+/// quadratic time an alignment may take anyway.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct FastHasher(u64);
+
+/// Hash map with [`FastHasher`].
+pub(super) type FastMap<K, V> = HashMap<K, V, BuildHasherDefault<FastHasher>>;
+
+impl Hasher for FastHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        words.iter().for_each(|&word| self.write_u64(u64::from_le_bytes(word)));
+        if !rest.is_empty() {
+            self.write_u64(rest.iter().fold(rest.len() as u64, |word, &byte| word << 8 | u64::from(byte)));
+        }
+    }
+
+    /// Ends a string; its length is in already, unless that is a multiple of 8.
+    fn write_u8(&mut self, _: u8) {}
+
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(u64::from(value));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        // The constant of Knuth's multiplicative hash, 2^64 divided by the golden ratio.
+        self.0 = (self.0.rotate_left(23) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.rotate_left(26)
+    }
 }
 
 /// Limit for one table, in 64-bit words: 64 MiB.
 const MAX_TABLE_WORDS: usize = 8 << 20;
 
-/// The edits of [`align`], one per element, with the table limited to `max_words`.
-fn edits<T: Eq + Hash>(reference: &[T], hypothesis: &[T], max_words: usize) -> Vec<Edit> {
+/// The edits of [`align`], one per element.
+pub(super) fn edits<T: Eq + Hash>(reference: &[T], hypothesis: &[T]) -> Vec<Edit> {
+    edits_within(reference, hypothesis, MAX_TABLE_WORDS)
+}
+
+/// The edits of [`align`] with the table limited to `max_words`.
+fn edits_within<T: Eq + Hash>(reference: &[T], hypothesis: &[T], max_words: usize) -> Vec<Edit> {
     let prefix = reference.iter().zip(hypothesis).take_while(|(a, b)| a == b).count();
     let (reference, hypothesis) = (&reference[prefix..], &hypothesis[prefix..]);
     let suffix = reference.iter().rev().zip(hypothesis.iter().rev()).take_while(|(a, b)| a == b).count();
     let (reference, hypothesis) = (&reference[..reference.len() - suffix], &hypothesis[..hypothesis.len() - suffix]);
 
-    let mut path = vec![Edit::Equal; prefix];
+    let mut path = Vec::with_capacity(prefix + reference.len() + hypothesis.len() + suffix);
+    path.resize(prefix, Edit::Equal);
     if reference.is_empty() || hypothesis.is_empty() {
         path.extend(std::iter::repeat_n(Edit::Delete, reference.len()));
         path.extend(std::iter::repeat_n(Edit::Insert, hypothesis.len()));
     } else if hypothesis.len() > 1 && 2 * hypothesis.len() * reference.len().div_ceil(64) > max_words {
         let (i, j) = crossing(reference, hypothesis);
-        path.append(&mut edits(&reference[..i], &hypothesis[..j], max_words));
-        path.append(&mut edits(&reference[i..], &hypothesis[j..], max_words));
+        path.append(&mut edits_within(&reference[..i], &hypothesis[..j], max_words));
+        path.append(&mut edits_within(&reference[i..], &hypothesis[j..], max_words));
     } else {
         let table = Table::new(reference, hypothesis);
         let start = path.len();
@@ -119,7 +179,7 @@ impl Cells {
 
 /// Where each element of the reference stands.
 struct Matches<'a, T> {
-    first: HashMap<&'a T, usize>,
+    first: FastMap<&'a T, usize>,
     blocks: Vec<Block>,
 }
 
@@ -132,7 +192,7 @@ struct Block {
 
 impl<'a, T: Eq + Hash> Matches<'a, T> {
     fn new(reference: impl ExactSizeIterator<Item = &'a T> + DoubleEndedIterator) -> Self {
-        let mut first = HashMap::with_capacity(reference.len());
+        let mut first = FastMap::with_capacity_and_hasher(reference.len(), BuildHasherDefault::default());
         let mut blocks: Vec<Block> = Vec::with_capacity(reference.len());
         for (i, token) in reference.enumerate().rev() {
             let (index, bit) = (i / 64, 1 << (i % 64));
@@ -232,7 +292,7 @@ mod tests {
     }
 
     fn check(a: &[u8], b: &[u8], max_words: usize) {
-        let path = edits(a, b, max_words);
+        let path = edits_within(a, b, max_words);
         let (mut i, mut j, mut cost) = (0, 0, 0);
         for edit in path {
             if matches!(edit, Edit::Equal | Edit::Substitute) {
@@ -268,5 +328,31 @@ mod tests {
         ];
         assert_eq!(chunks, expected);
         assert_eq!(align::<u8>(&[], &[]), []);
+    }
+
+    #[test]
+    fn chunks_join_but_for_equals_of_unequal_length() {
+        let mut chunks = Chunks::default();
+        for (edit, i, j) in
+            [(Edit::Equal, 1, 1), (Edit::Equal, 1, 1), (Edit::Equal, 2, 1), (Edit::Equal, 1, 1), (Edit::Delete, 1, 0), (Edit::Delete, 1, 0)]
+        {
+            chunks.push(edit, i, j);
+        }
+        let spans: Vec<_> = chunks.done.iter().map(|c| (c.reference.clone(), c.hypothesis.clone())).collect();
+        assert_eq!(spans, [(0..2, 0..2), (2..4, 2..3), (4..5, 3..4), (5..7, 4..4)]);
+    }
+
+    #[test]
+    fn words_of_one_length_and_their_prefixes_hash_apart() {
+        let hash = |word: &str| {
+            let mut hasher = FastHasher::default();
+            word.hash(&mut hasher);
+            hasher.finish()
+        };
+        let words: Vec<String> =
+            (0..20_000).map(|i| format!("{:x}{}", i % 5000, "abcdefghijkl".get(..i / 2000).unwrap_or_default())).collect();
+        let distinct: std::collections::HashSet<&String> = words.iter().collect();
+        let hashes: std::collections::HashSet<u64> = distinct.iter().map(|w| hash(w)).collect();
+        assert_eq!(hashes.len(), distinct.len());
     }
 }

@@ -1,10 +1,10 @@
-//! Word and character error rates, totals and their uncertainty.
+//! Word and character error rates and their totals.
 
 use std::hash::Hash;
 use std::iter::Sum;
 use std::ops::AddAssign;
 
-use super::alignment::{Edit, align};
+use super::alignment::{Chunk, Edit, edits};
 
 /// Errors of a hypothesis against its reference; add them up for a corpus.
 ///
@@ -23,6 +23,22 @@ pub struct WordErrors {
 }
 
 impl WordErrors {
+    /// Counts what an alignment shows. Optional words that one side lacks count as said and right, as sclite has it.
+    pub fn of(chunks: &[Chunk]) -> Self {
+        let mut errors = Self::default();
+        for Chunk { edit, reference, hypothesis } in chunks {
+            errors.reference_words += reference.len();
+            match edit {
+                Edit::Equal if reference.is_empty() => errors.reference_words += hypothesis.len(),
+                Edit::Equal => {}
+                Edit::Substitute => errors.substitutions += reference.len(),
+                Edit::Delete => errors.deletions += reference.len(),
+                Edit::Insert => errors.insertions += hypothesis.len(),
+            }
+        }
+        errors
+    }
+
     /// All errors.
     pub fn errors(&self) -> usize {
         self.substitutions + self.insertions + self.deletions
@@ -60,12 +76,12 @@ impl Sum for WordErrors {
 /// Counts the errors of `hypothesis` against `reference`, element by element.
 pub fn count<T: Eq + Hash>(reference: &[T], hypothesis: &[T]) -> WordErrors {
     let mut errors = WordErrors { reference_words: reference.len(), ..WordErrors::default() };
-    for chunk in align(reference, hypothesis) {
-        match chunk.edit {
+    for edit in edits(reference, hypothesis) {
+        match edit {
             Edit::Equal => {}
-            Edit::Substitute => errors.substitutions += chunk.reference.len(),
-            Edit::Delete => errors.deletions += chunk.reference.len(),
-            Edit::Insert => errors.insertions += chunk.hypothesis.len(),
+            Edit::Substitute => errors.substitutions += 1,
+            Edit::Delete => errors.deletions += 1,
+            Edit::Insert => errors.insertions += 1,
         }
     }
     errors
@@ -81,56 +97,26 @@ pub fn character_errors(reference: &str, hypothesis: &str) -> WordErrors {
     count(&characters(reference), &characters(hypothesis))
 }
 
-fn words(text: &str) -> Vec<&str> {
-    text.split_whitespace().collect()
+/// Words of a text, in order.
+pub(super) fn words(text: &str) -> Vec<&str> {
+    if !text.is_ascii() {
+        return text.split_whitespace().collect();
+    }
+    let mut words = Vec::with_capacity(text.len() / 5 + 1);
+    let mut start = 0;
+    for (at, byte) in text.bytes().chain([b' ']).enumerate() {
+        if matches!(byte, b' ' | b'\t'..=b'\r') {
+            if start < at {
+                words.push(&text[start..at]);
+            }
+            start = at + 1;
+        }
+    }
+    words
 }
 
 fn characters(text: &str) -> Vec<char> {
     text.trim().chars().collect()
-}
-
-/// Bounds of a score.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Interval {
-    /// Lower bound.
-    pub low: f64,
-    /// Upper bound.
-    pub high: f64,
-}
-
-/// 95 % bootstrap interval (percentiles) of the WER over `groups` drawn with replacement.
-///
-/// A group is what varies independently: an utterance, or better all utterances of a speaker. The same seed gives the same interval.
-/// `None` without groups or resamples.
-pub fn bootstrap(groups: &[WordErrors], resamples: usize, seed: u64) -> Option<Interval> {
-    if groups.is_empty() || resamples == 0 {
-        return None;
-    }
-    let mut state = seed;
-    let mut rates: Vec<f64> = (0..resamples)
-        .map(|_| {
-            let (mut errors, mut reference_words) = (0, 0);
-            for _ in groups {
-                // The high half of the product maps 64 random bits onto 0..len.
-                let group = &groups[((u128::from(random(&mut state)) * groups.len() as u128) >> 64) as usize];
-                errors += group.errors();
-                reference_words += group.reference_words;
-            }
-            errors as f64 / reference_words.max(1) as f64
-        })
-        .collect();
-    rates.sort_by(f64::total_cmp);
-    let percentile = |p: f64| rates[(p * (resamples - 1) as f64).round() as usize];
-    Some(Interval { low: percentile(0.025), high: percentile(0.975) })
-}
-
-/// SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195).
-fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]
@@ -155,20 +141,22 @@ mod tests {
     }
 
     #[test]
-    fn totals_weigh_by_words() {
-        let total: WordErrors = [word_errors("a", "b"), word_errors("a b c", "a b c")].into_iter().sum();
-        assert_eq!(total.wer(), 0.25);
+    fn words_are_split_alike_in_ascii_and_beyond() {
+        let text = "\u{b}a  b\tc\r\nd \u{c}e\u{1c}f ";
+        assert_eq!(words(text), ["a", "b", "c", "d", "e\u{1c}f"]);
+        assert_eq!(words(&format!("{text}é"))[..5], words(text)[..]);
+        assert!(words("").is_empty() && words(" \n").is_empty());
     }
 
     #[test]
-    fn the_interval_holds_the_rate_and_repeats() {
-        let groups: Vec<_> = (0..200).map(|i| WordErrors { substitutions: i % 3, reference_words: 10, ..WordErrors::default() }).collect();
-        let rate = groups.iter().copied().sum::<WordErrors>().wer();
-        let interval = bootstrap(&groups, 1000, 7).unwrap();
-        assert!(interval.low < rate && rate < interval.high && interval.high - interval.low < 0.03, "{interval:?}");
-        assert_eq!(bootstrap(&groups, 1000, 7), Some(interval));
-        assert_ne!(bootstrap(&groups, 1000, 8), Some(interval));
-        assert_eq!(bootstrap(&groups[..1], 10, 0), Some(Interval { low: 0.0, high: 0.0 }));
-        assert_eq!(bootstrap(&[], 10, 0), None);
+    fn counts_are_those_of_the_alignment() {
+        let (a, b) = ("a b c a d e b c a".split(' ').collect::<Vec<_>>(), "b a c d d c b a a e".split(' ').collect::<Vec<_>>());
+        assert_eq!(count(&a, &b), WordErrors::of(&crate::eval::alignment::align(&a, &b)));
+    }
+
+    #[test]
+    fn totals_weigh_by_words() {
+        let total: WordErrors = [word_errors("a", "b"), word_errors("a b c", "a b c")].into_iter().sum();
+        assert_eq!(total.wer(), 0.25);
     }
 }

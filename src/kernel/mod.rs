@@ -16,6 +16,7 @@ pub mod epilogue;
 pub mod gemm;
 mod gemm_bf16;
 mod gemm_f32;
+pub mod mapping;
 mod math;
 pub mod matrix;
 pub mod memory;

@@ -245,6 +245,23 @@ pub struct IntermediateConfig {
 }
 
 impl EncoderConfig {
+    /// How many steps before and after a step its output depends on; `None` where that is the whole utterance.
+    ///
+    /// Attention and convolution of every layer add up. One step on each side is for the frames that subsampling and the spectrum's window read
+    /// beyond the step's own.
+    pub fn receptive_field(&self) -> Option<(usize, usize)> {
+        let ContextConfig::Window { left, right } = self.context else { return None };
+        if matches!(self.position, PositionConfig::Cape { normalize: true, .. }) {
+            return None;
+        }
+        let half = match self.block {
+            BlockConfig::Transformer => 0,
+            BlockConfig::Conformer { kernel, .. } => kernel / 2,
+        };
+        let side = |attention: usize| self.n_layers.saturating_mul(attention.saturating_add(half)).saturating_add(1);
+        Some((side(left), side(right)))
+    }
+
     /// Checks every rule that construction relies on.
     ///
     /// # Errors

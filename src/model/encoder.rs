@@ -96,6 +96,18 @@ impl Encoder {
         &self.config
     }
 
+    /// Parameters that do not work on a given step: of every layer's experts, all but one.
+    pub fn idle_params(&self) -> usize {
+        let idle = |block: &Block| match &block.feed_forward {
+            FeedForward::Dense(_) => 0,
+            FeedForward::Experts(layer) => {
+                let experts = layer.experts.up.dims()[0];
+                layer.experts.num_params() / experts * (experts - 1)
+            }
+        };
+        self.blocks.iter().map(idle).sum()
+    }
+
     /// Encodes a batch.
     ///
     /// # Shapes

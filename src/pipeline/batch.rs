@@ -17,16 +17,19 @@ pub struct Recognition {
     pub log_probs: Vec<Vec<f32>>,
     /// Classes, the blank included.
     pub vocab: usize,
+    /// Expert of every step, `[MoE layers][steps]`, of each utterance; no layers in a dense model.
+    pub experts: Vec<Vec<Vec<u16>>>,
 }
 
 /// Runs the model on utterances of any lengths.
 pub fn recognize(model: &AsrModel, utterances: &[impl Borrow<LogMel>], precision: Precision, device: &Device) -> Recognition {
     let vocab = model.vocab();
-    let Some(mels) = utterances.first().map(|u| u.borrow().mels) else { return Recognition { log_probs: Vec::new(), vocab } };
     let frames = utterances.iter().map(|u| u.borrow().frames).max().unwrap_or(0);
     if frames == 0 {
-        return Recognition { log_probs: vec![Vec::new(); utterances.len()], vocab };
+        let (log_probs, experts) = (vec![Vec::new(); utterances.len()], vec![Vec::new(); utterances.len()]);
+        return Recognition { log_probs, vocab, experts };
     }
+    let mels = utterances[0].borrow().mels;
     let mut features = vec![0.0f32; utterances.len() * frames * mels];
     for (utterance, row) in utterances.iter().zip(features.chunks_exact_mut(frames * mels)) {
         let values = &utterance.borrow().values;
@@ -38,6 +41,12 @@ pub fn recognize(model: &AsrModel, utterances: &[impl Borrow<LogMel>], precision
     let steps = output.lengths.padded();
     let data = activation::log_softmax(output.logits, 2).into_data();
     let values = data.as_slice::<f32>().expect("log-probabilities are f32");
-    let rows = values.chunks_exact(steps * vocab).zip(output.lengths.valid());
-    Recognition { log_probs: rows.map(|(row, &valid)| row[..valid * vocab].to_vec()).collect(), vocab }
+    let layers: Vec<_> = output.routed.iter().flatten().map(|routed| routed.routing.choices.clone()).collect();
+    let valid = output.lengths.valid();
+    let expert = |choice: &Option<usize>| choice.map_or(0, |expert| expert as u16);
+    let experts = (0..valid.len()).map(|u| {
+        layers.iter().map(|choices| choices[u * steps..][..valid[u]].iter().map(expert).collect()).collect()
+    });
+    let rows = values.chunks_exact((steps * vocab).max(1)).zip(valid);
+    Recognition { log_probs: rows.map(|(row, &valid)| row[..valid * vocab].to_vec()).collect(), vocab, experts: experts.collect() }
 }

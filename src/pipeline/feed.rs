@@ -52,6 +52,10 @@ pub struct Listened {
     pub duration: f64,
     /// What was wrong with the audio but did not prevent decoding.
     pub warnings: Vec<String>,
+    /// Tracks of the file this is one of.
+    pub tracks: usize,
+    /// Its channel, from 1, where channels are told apart.
+    pub channel: Option<u32>,
 }
 
 /// The consuming half is gone: stop producing.
@@ -63,13 +67,15 @@ pub struct Stopped;
 pub struct Feed<'a> {
     front_end: &'a FrontEnd,
     sender: SyncSender<Item>,
+    start: Instant,
     features: Cell<Duration>,
+    waited: Cell<Duration>,
 }
 
 /// Both ends of a bounded queue.
 pub fn feed(front_end: &FrontEnd) -> (Feed<'_>, Receiver<Item>) {
     let (sender, receiver) = sync_channel(WAITING);
-    (Feed { front_end, sender, features: Cell::default() }, receiver)
+    (Feed { front_end, sender, start: Instant::now(), features: Cell::default(), waited: Cell::default() }, receiver)
 }
 
 impl Feed<'_> {
@@ -83,7 +89,10 @@ impl Feed<'_> {
         self.features.set(self.features.get() + start.elapsed());
         let Window { core, position, last, .. } = window;
         let item = Features { recording, features, core: core.clone(), position: *position, last: *last };
-        self.sender.send(Item::Window(item)).map_err(|_| Stopped)
+        let start = Instant::now();
+        let sent = self.sender.send(Item::Window(item)).map_err(|_| Stopped);
+        self.waited.set(self.waited.get() + start.elapsed());
+        sent
     }
 
     /// Says that a recording's audio ended.
@@ -94,8 +103,9 @@ impl Feed<'_> {
         self.sender.send(Item::End(Ending { recording, outcome })).map_err(|_| Stopped)
     }
 
-    /// Time spent on features so far.
-    pub fn features_time(&self) -> Duration {
-        self.features.get()
+    /// Time spent on audio and on features since the feed was made; waiting for the encoder counts for neither.
+    pub fn spent(&self) -> (Duration, Duration) {
+        let features = self.features.get();
+        (self.start.elapsed().saturating_sub(features + self.waited.get()), features)
     }
 }

@@ -1,14 +1,18 @@
 //! Where the siblings meet: audio, features, model, decode and text joined into a recogniser.
 //!
 //! ```text
-//! listen: bytes -> samples -> regions -> chunk: windows -> feed: features ==queue==> pool: encoder -> region: log-probabilities -> decode -> words
+//! listen: bytes -> samples -> gate: regions -> chunk: windows -> feed: features ==queue==> pool: encoder -> region: log-probabilities -> decode -> words
 //! ```
 
 pub mod batch;
 pub mod chunk;
+pub mod decoder;
 pub mod feed;
+pub mod format;
+pub mod gate;
 pub mod listen;
 pub mod pool;
 pub mod region;
+pub mod segment;
 pub mod transcriber;
 pub mod transcript;

@@ -14,7 +14,7 @@ use crate::pipeline::feed::{Ending, Features, Item, Listened};
 use crate::pipeline::region::{Region, Stretch};
 
 /// Batches' worth of frames that are gathered before the windows are sorted by length.
-const POOLED_BATCHES: usize = 4;
+const POOLED_BATCHES: usize = 3;
 
 /// The model and how it is run.
 #[derive(Debug, Clone, Copy)]
@@ -33,23 +33,39 @@ pub struct Encoding<'a> {
     pub blank: u32,
 }
 
-/// Where the time went, seconds of wall clock on the consuming side.
+/// Where the time went, wall clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Spent {
     /// Encoder and CTC head.
     pub encoder: Duration,
     /// Search for the hypothesis.
     pub decoder: Duration,
+    /// Reading, decoding and resampling audio, on the producing side.
+    pub audio: Duration,
+    /// Front end, on the producing side.
+    pub features: Duration,
     /// Start to the first hypothesis.
     pub first: Option<Duration>,
+}
+
+/// What the encoder made of a window's core.
+#[derive(Debug)]
+struct Core {
+    recording: usize,
+    position: usize,
+    /// `[steps, vocab]`
+    log_probs: Vec<f32>,
+    /// `[MoE layers][steps]`
+    experts: Vec<Vec<u16>>,
+    last: bool,
 }
 
 /// A recording as far as it is recognised.
 #[derive(Debug)]
 struct Partial<T> {
     region: Region,
-    /// Cores by position, waiting for an earlier one: `(log_probs, last)`.
-    waiting: BTreeMap<usize, (Vec<f32>, bool)>,
+    /// Cores by position, waiting for an earlier one.
+    waiting: BTreeMap<usize, Core>,
     /// Positions handed to the encoder, in order, not yet joined.
     order: VecDeque<usize>,
     heard: Vec<T>,
@@ -100,9 +116,8 @@ pub fn consume<T>(
         for batch in batches(pool, encoding.batch_frames) {
             let began = Instant::now();
             let seconds = batch.iter().map(|w| w.core.len() as f64).sum::<f64>() / 16_000.0;
-            for (recording, position, log_probs, last) in encode(encoding, batch) {
-                let partial = open.entry(recording).or_insert_with(partial);
-                partial.waiting.insert(position, (log_probs, last));
+            for core in encode(encoding, batch) {
+                open.entry(core.recording).or_insert_with(partial).waiting.insert(core.position, core);
             }
             spent.encoder += began.elapsed();
             let began = Instant::now();
@@ -136,27 +151,31 @@ fn batches(sorted: Vec<Features>, frames: usize) -> Vec<Vec<Features>> {
     batches
 }
 
-/// Log-probabilities of the cores: `(recording, position, log_probs, last)`.
-fn encode(encoding: &Encoding<'_>, batch: Vec<Features>) -> Vec<(usize, usize, Vec<f32>, bool)> {
+/// Recognises a batch and drops the context.
+fn encode(encoding: &Encoding<'_>, batch: Vec<Features>) -> Vec<Core> {
     let features: Vec<_> = batch.iter().map(|window| &window.features).collect();
-    let Recognition { log_probs, vocab } = recognize(encoding.model, &features, encoding.precision, encoding.device);
-    let core = |(window, mut log_probs): (&Features, Vec<f32>)| {
-        if !window.last {
-            log_probs.truncate(window.core.end / encoding.step_samples * vocab);
+    let Recognition { log_probs, vocab, experts } = recognize(encoding.model, &features, encoding.precision, encoding.device);
+    let cores = batch.iter().zip(log_probs).zip(experts).map(|((window, mut log_probs), mut experts)| {
+        let steps = log_probs.len() / vocab;
+        let end = if window.last { steps } else { (window.core.end / encoding.step_samples).min(steps) };
+        let start = (window.core.start / encoding.step_samples).min(end);
+        log_probs.truncate(end * vocab);
+        log_probs.drain(..start * vocab);
+        for layer in &mut experts {
+            layer.truncate(end);
+            layer.drain(..start);
         }
-        let context = (window.core.start / encoding.step_samples * vocab).min(log_probs.len());
-        log_probs.drain(..context);
-        (window.recording, window.position, log_probs, window.last)
-    };
-    batch.iter().zip(log_probs).map(core).collect()
+        Core { recording: window.recording, position: window.position, log_probs, experts, last: window.last }
+    });
+    cores.collect()
 }
 
 /// Decodes what is complete, in the order of the recording.
 fn join<T>(partial: &mut Partial<T>, decode: &mut impl FnMut(&Stretch) -> T) {
-    while let Some((log_probs, last)) = partial.order.front().and_then(|position| partial.waiting.remove(position)) {
-        let position = partial.order.pop_front().unwrap_or_default();
-        let ready = partial.region.step(&log_probs, position);
-        let rest = if last { partial.region.flush() } else { None };
+    while let Some(core) = partial.order.front().and_then(|position| partial.waiting.remove(position)) {
+        partial.order.pop_front();
+        let ready = partial.region.step(&core.log_probs, &core.experts, core.position);
+        let rest = if core.last { partial.region.flush() } else { None };
         for stretch in ready.into_iter().chain(rest) {
             partial.heard.push(decode(&stretch));
         }

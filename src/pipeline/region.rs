@@ -12,6 +12,8 @@ pub struct Stretch {
     pub log_probs: Vec<f32>,
     /// Tokens per row.
     pub vocab: usize,
+    /// Expert of every step, `[MoE layers][steps]`.
+    pub experts: Vec<Vec<u16>>,
     /// Sample of the recording at which the first step begins.
     pub position: usize,
 }
@@ -37,18 +39,22 @@ impl Region {
         Self { open: Stretch { vocab, ..Stretch::default() }, blank: blank as usize, step_samples }
     }
 
-    /// Appends the output of a core that begins at sample `position`; gives what is ready to be decoded.
-    pub fn step(&mut self, log_probs: &[f32], position: usize) -> Option<Stretch> {
+    /// Appends the output of a core that begins at sample `position`: `log_probs` `[steps, vocab]`, `experts` `[MoE layers][steps]`. Gives what is
+    /// ready to be decoded.
+    pub fn step(&mut self, log_probs: &[f32], experts: &[Vec<u16>], position: usize) -> Option<Stretch> {
         if self.open.log_probs.is_empty() {
             self.open.position = position;
         }
         self.open.log_probs.extend_from_slice(log_probs);
+        self.open.experts.resize(experts.len(), Vec::new());
+        self.open.experts.iter_mut().zip(experts).for_each(|(all, new)| all.extend_from_slice(new));
         (self.open.steps() > LONGEST_STEPS).then(|| self.split_at_pause())
     }
 
     /// Ends the region: what is left of it.
     pub fn flush(&mut self) -> Option<Stretch> {
-        let rest = Stretch { log_probs: std::mem::take(&mut self.open.log_probs), ..self.open };
+        let empty = Stretch { vocab: self.open.vocab, ..Stretch::default() };
+        let rest = std::mem::replace(&mut self.open, empty);
         (!rest.log_probs.is_empty()).then_some(rest)
     }
 
@@ -61,8 +67,9 @@ impl Region {
         let best = (steps / 2..steps - PAUSE_STEPS).max_by(|&a, &b| surest(a).total_cmp(&surest(b))).unwrap_or(steps / 2);
         let cut = best + PAUSE_STEPS / 2;
         let rest = self.open.log_probs.split_off(cut * vocab);
-        self.open.position = position + cut * self.step_samples;
-        Stretch { log_probs: std::mem::replace(&mut self.open.log_probs, rest), vocab, position }
+        let experts = self.open.experts.iter_mut().map(|layer| layer.split_off(cut)).collect();
+        let rest = Stretch { log_probs: rest, vocab, experts, position: position + cut * self.step_samples };
+        std::mem::replace(&mut self.open, rest)
     }
 }
 
@@ -83,9 +90,9 @@ mod tests {
         let all = speech(500, &[20, 200]);
         let mut region = Region::new(4, 0, 640);
         for (i, part) in all.chunks(4 * 125).enumerate() {
-            assert!(region.step(part, 64_000 + i * 125 * 640).is_none());
+            assert!(region.step(part, &[vec![i as u16; 125]], 64_000 + i * 125 * 640).is_none());
         }
-        assert_eq!(region.flush(), Some(Stretch { log_probs: all, vocab: 4, position: 64_000 }));
+        assert_eq!(region.flush(), Some(Stretch { log_probs: all, vocab: 4, experts: vec![(0..4).flat_map(|i| vec![i; 125]).collect()], position: 64_000 }));
         assert_eq!(region.flush(), None);
     }
 
@@ -95,14 +102,15 @@ mod tests {
         let words: Vec<usize> = (0..steps - 20).step_by(9).collect();
         let all = speech(steps, &words);
         let mut region = Region::new(4, 0, 640);
-        let mut parts: Vec<Stretch> = all.chunks(4 * 400).enumerate().filter_map(|(i, part)| region.step(part, i * 400 * 640)).collect();
+        let mut parts: Vec<Stretch> = all.chunks(4 * 400).enumerate().filter_map(|(i, part)| region.step(part, &[vec![i as u16; 400]], i * 400 * 640)).collect();
         parts.extend(region.flush());
         assert!(parts.len() > 6 && parts.iter().all(|p| p.steps() <= LONGEST_STEPS + 400));
         let joined: Vec<u32> = parts.iter().flat_map(|p| greedy(&p.log_probs, p.steps(), 4, 0).tokens).collect();
         assert_eq!(joined, greedy(&all, steps, 4, 0).tokens);
         let mut next = 0;
         for part in &parts {
-            assert_eq!(part.position, next);
+            assert_eq!((part.position, part.experts[0].len()), (next, part.steps()));
+            assert_eq!(usize::from(part.experts[0][0]), next / 640 / 400);
             next += part.steps() * 640;
         }
         assert_eq!(next, steps * 640);

@@ -1,41 +1,52 @@
 //! File to transcript.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
+use burn::module::Module;
 use burn::tensor::Device;
 
-use crate::audio::Limits;
+use crate::audio::vad::VadOptions;
+use crate::audio::{Channels, Limits};
 use crate::checkpoint::ModelDirectory;
 use crate::decode::Hypothesis;
-use crate::decode::ctc::greedy;
 use crate::error::{Error, Result};
 use crate::features::FrontEnd;
 use crate::kernel::gemm::Precision;
 use crate::model::asr::AsrModel;
+use crate::model::config::EncoderConfig;
 use crate::pipeline::chunk::{ChunkConfig, Chunker};
+use crate::pipeline::decoder::{Decoder, Decoding};
 use crate::pipeline::feed::{Feed, Listened, feed};
-use crate::pipeline::listen::{Outcome, listen};
+use crate::pipeline::gate::Gate;
+use crate::pipeline::listen::{Listening, Outcome, listen};
 use crate::pipeline::pool::{Encoding, Spent, consume};
 use crate::pipeline::region::Stretch;
-use crate::pipeline::transcript::{SCHEMA_VERSION, Transcript, Word};
+use crate::pipeline::segment;
+use crate::pipeline::transcript::{Track, Transcript, Word};
 use crate::text::Tokenizer;
 use crate::units::SampleRate;
 
 /// A loaded model with everything around it.
 #[derive(Debug)]
 pub struct Transcriber {
+    name: String,
     model: AsrModel,
+    encoder: EncoderConfig,
     front_end: FrontEnd,
     tokenizer: Tokenizer,
+    decoder: Mutex<Decoder>,
     device: Device,
     precision: Precision,
     step_samples: usize,
-    chunker: Chunker,
-    limits: Limits,
+    listening: Listening,
+    batch_frames: usize,
 }
 
-/// Frames that go through the encoder together: four windows of 20 s.
-const BATCH_FRAMES: usize = 8000;
+/// Memory for the activations of a batch, unless said otherwise.
+const BATCH_BYTES: usize = 64 << 20;
 
 /// Name of the model that is used when none is named.
 const DEFAULT_MODEL: &str = "base";
@@ -62,18 +73,101 @@ pub fn find_model(named: Option<&Path>) -> Result<PathBuf> {
 }
 
 impl Transcriber {
-    /// Loads the model folder `path` onto `device`.
+    /// Loads the model folder `path` onto `device`. Decodes as the folder suggests ([`Decoding::of_model`]).
     ///
     /// # Errors
-    /// As [`ModelDirectory::open`] and [`ModelDirectory::model`].
+    /// As [`ModelDirectory::open`], [`ModelDirectory::model`] and [`Decoding::of_model`].
     pub fn open(path: &Path, device: Device, precision: Precision) -> Result<Self> {
         let directory = ModelDirectory::open(path)?;
         let model = directory.model(&device)?;
         let front_end = FrontEnd::new(directory.config.front_end.clone())?;
-        let factor = directory.config.encoder.subsampling.factor();
-        let step_samples = front_end.config().hop * factor;
-        let chunker = Chunker::new(&ChunkConfig::default(), step_samples)?;
-        Ok(Self { model, front_end, tokenizer: directory.tokenizer, device, precision, step_samples, chunker, limits: Limits::default() })
+        let step_samples = front_end.config().hop * directory.config.encoder.subsampling.factor();
+        let chunker = Chunker::new(&chunk_config(&directory.config.encoder, step_samples), step_samples)?;
+        let decoder = Mutex::new(Decoder::new(&directory.tokenizer, &Decoding::of_model(path)?)?);
+        let batch_frames = batch_frames(&directory.config.encoder, BATCH_BYTES);
+        let (tokenizer, encoder, name) = (directory.tokenizer, directory.config.encoder, directory.config.name);
+        let listening = Listening { channels: Channels::Mix, voice_activity: None, chunker, limits: Limits::default() };
+        Ok(Self { name, model, encoder, front_end, tokenizer, decoder, device, precision, step_samples, listening, batch_frames })
+    }
+
+    /// Decodes in another way.
+    ///
+    /// # Errors
+    /// As [`Decoder::new`].
+    pub fn with_decoding(self, decoding: &Decoding) -> Result<Self> {
+        let decoder = Mutex::new(Decoder::new(&self.tokenizer, decoding)?);
+        Ok(Self { decoder, ..self })
+    }
+
+    /// Cuts long recordings in another way.
+    ///
+    /// # Errors
+    /// As [`Chunker::new`].
+    pub fn with_chunks(self, config: &ChunkConfig) -> Result<Self> {
+        let chunker = Chunker::new(config, self.step_samples)?;
+        Ok(Self { listening: Listening { chunker, ..self.listening }, ..self })
+    }
+
+    /// Listens to other channels than the mix.
+    pub fn with_channels(self, channels: Channels) -> Self {
+        Self { listening: Listening { channels, ..self.listening }, ..self }
+    }
+
+    /// Drops what is no speech, or (`None`) nothing. Libraries hear everything unless they ask for this.
+    ///
+    /// # Errors
+    /// As [`crate::audio::vad::Vad::new`].
+    pub fn with_voice_activity(self, options: Option<VadOptions>) -> Result<Self> {
+        Gate::new(options.as_ref(), self.listening.chunker.clone())?;
+        Ok(Self { listening: Listening { voice_activity: options, ..self.listening }, ..self })
+    }
+
+    /// How long recordings are cut for this model, unless said otherwise.
+    pub fn chunk_config(&self) -> ChunkConfig {
+        chunk_config(&self.encoder, self.step_samples)
+    }
+
+    /// Lets about `bytes` of activations into a batch, but one window at least.
+    pub fn with_batch_memory(self, bytes: usize) -> Self {
+        let batch_frames = batch_frames(&self.encoder, bytes);
+        Self { batch_frames, ..self }
+    }
+
+    /// Identifies a model folder, without reading all its weights: name, sizes and times of its files.
+    ///
+    /// # Errors
+    /// [`Error::Io`]
+    pub fn fingerprint(folder: &Path) -> Result<String> {
+        let io = |e| Error::io(folder, e);
+        let mut files: Vec<_> = std::fs::read_dir(folder).map_err(io)?.collect::<std::io::Result<_>>().map_err(io)?;
+        files.sort_by_key(std::fs::DirEntry::file_name);
+        let mut text = String::new();
+        for file in files {
+            let metadata = file.metadata().map_err(io)?;
+            text += &format!("{:?} {} {:?}, ", file.file_name(), metadata.len(), metadata.modified().map_err(io)?);
+        }
+        Ok(text)
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Parameters of the model, and how many of them work on one step: of the experts of a layer, one.
+    pub fn parameters(&self) -> (u64, u64) {
+        let all = self.model.num_params() as u64;
+        (all, all - self.model.encoder.idle_params() as u64)
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Samples of audio at 16 kHz for each step of log-probabilities.
+    pub fn step_samples(&self) -> usize {
+        self.step_samples
     }
 
     /// Transcribes one file (`-`: standard input).
@@ -82,68 +176,92 @@ impl Transcriber {
     /// [`Error::Io`], [`Error::UnsupportedAudio`], [`Error::CorruptAudio`], [`Error::LimitExceeded`]
     pub fn transcribe(&self, path: &Path) -> Result<Transcript> {
         let mut result = None;
-        self.transcribe_all(&[path], |_, transcript| result = Some(transcript), |_| ());
-        result.unwrap_or_else(|| Err(Error::config("transcriber", "the recording was lost")))
+        self.transcribe_all(&[path], &AtomicBool::new(false), |_, transcript| result = Some(transcript), |_| ());
+        result.unwrap_or_else(|| Err(Error::config(path, "the recording was lost between two threads")))
     }
 
-    /// Transcribes many files: while the encoder works on one, the next ones are decoded. `done` gets each file's number and transcript as
-    /// soon as it is complete, not always in order; `progress` the seconds of audio recognised since its last call.
+    /// Transcribes many files: while the encoder works on one, the next ones are decoded.
+    ///
+    /// `done` gets each file's number and transcript as soon as it is complete, not always in order; `progress` the seconds of audio recognised
+    /// since its last call. Once `stop` is set, no more audio is read: files that are not complete by then are never `done`.
     pub fn transcribe_all<P: AsRef<Path> + Sync>(
         &self,
         paths: &[P],
+        stop: &AtomicBool,
         mut done: impl FnMut(usize, Result<Transcript>),
         progress: impl FnMut(f64),
     ) -> Spent {
-        self.run(
-            |feed| {
-                for (recording, path) in paths.iter().enumerate() {
-                    let outcome = match listen(path.as_ref(), &self.limits, self.chunker.clone(), feed, recording) {
-                        Ok(Outcome::Stopped) => return,
-                        Ok(Outcome::Ended(listened)) => Ok(listened),
-                        Err(error) => Err(error),
-                    };
-                    if feed.end(recording, outcome).is_err() {
-                        return;
+        let most = self.listening.limits.channels;
+        let produce = |feed: &Feed<'_>| {
+            for (file, path) in paths.iter().enumerate() {
+                let outcome = listen(path.as_ref(), &self.listening, feed, stop, |track| file * most + track);
+                let sent = match outcome {
+                    Ok(Outcome::Ended) => Ok(()),
+                    Ok(Outcome::Stopped) => return,
+                    Err(error) => feed.end(file * most, Err(error)),
+                };
+                if sent.is_err() {
+                    return;
+                }
+            }
+        };
+        let mut open: HashMap<usize, Vec<(Listened, Vec<Word>)>> = HashMap::new();
+        let heard = |recording: usize, outcome: Result<(Listened, Vec<Vec<Word>>)>| {
+            let file = recording / most;
+            match outcome {
+                Err(error) => done(file, Err(error)),
+                Ok((listened, words)) => {
+                    let tracks = open.entry(file).or_default();
+                    let all = listened.tracks;
+                    tracks.push((listened, words.into_iter().flatten().collect()));
+                    if tracks.len() == all {
+                        let tracks = open.remove(&file).unwrap_or_default();
+                        done(file, Ok(self.transcript(paths[file].as_ref(), tracks)));
                     }
                 }
-            },
-            |recording, outcome| {
-                done(recording, outcome.map(|(listened, words)| transcript(paths[recording].as_ref(), listened, words)));
-            },
-            progress,
-        )
+            }
+        };
+        self.run(produce, |stretch| self.words(stretch), heard, progress)
+    }
+
+    /// What the model hears in mono samples in [-1, 1] at 16 kHz: log-probabilities, region after region.
+    pub fn log_probs(&self, samples: &[f32]) -> Vec<Stretch> {
+        let mut result = Vec::new();
+        let heard = |_, outcome: Result<(Listened, Vec<Stretch>)>| result = outcome.map(|(_, stretches)| stretches).unwrap_or_default();
+        self.run(|feed| self.produce_samples(samples, feed), Stretch::clone, heard, |_| ());
+        result
     }
 
     /// Transcribes mono samples in [-1, 1] at 16 kHz.
     pub fn transcribe_samples(&self, samples: &[f32]) -> Transcript {
-        let mut result = None;
-        let produce = |feed: &Feed<'_>| {
-            let (mut chunker, mut windows) = (self.chunker.clone(), Vec::new());
-            chunker.start(0);
-            chunker.step(samples, &mut windows);
-            chunker.flush(&mut windows);
-            let sent = windows.iter().try_for_each(|window| feed.window(0, window));
-            let listened = Listened { duration: SampleRate::HZ_16000.seconds(samples.len()), warnings: Vec::new() };
-            // Whoever does not listen any more does not mind.
-            let _ = sent.and_then(|()| feed.end(0, Ok(listened)));
+        let mut result = (Listened::default(), Vec::new());
+        let heard = |_, outcome: Result<(Listened, Vec<Vec<Word>>)>| {
+            if let Ok((listened, words)) = outcome {
+                result = (listened, words.into_iter().flatten().collect());
+            }
         };
-        self.run(
-            produce,
-            |_, outcome| {
-                if let Ok((listened, words)) = outcome {
-                    result = Some(transcript(Path::new(""), listened, words));
-                }
-            },
-            |_| (),
-        );
-        result.unwrap_or_else(|| transcript(Path::new(""), Listened::default(), Vec::new()))
+        self.run(|feed| self.produce_samples(samples, feed), |stretch| self.words(stretch), heard, |_| ());
+        self.transcript(Path::new(""), vec![result])
     }
 
-    /// Runs a producer of windows beside the encoder.
-    fn run(
+    fn produce_samples(&self, samples: &[f32], feed: &Feed<'_>) {
+        // What a gate refuses was refused when the options were set.
+        let Ok(mut gate) = Gate::new(self.listening.voice_activity.as_ref(), self.listening.chunker.clone()) else { return };
+        let mut windows = Vec::new();
+        gate.step(samples, &mut windows);
+        gate.flush(&mut windows);
+        let sent = windows.iter().try_for_each(|window| feed.window(0, window));
+        let listened = Listened { duration: SampleRate::HZ_16000.seconds(samples.len()), tracks: 1, ..Listened::default() };
+        // Whoever does not listen any more does not mind.
+        let _ = sent.and_then(|()| feed.end(0, Ok(listened)));
+    }
+
+    /// Runs a producer of windows beside the encoder; `decode` says what is made of the log-probabilities of a stretch of speech.
+    pub(crate) fn run<T>(
         &self,
         produce: impl FnOnce(&Feed<'_>) + Send,
-        done: impl FnMut(usize, Result<(Listened, Vec<Vec<Word>>)>),
+        decode: impl FnMut(&Stretch) -> T,
+        done: impl FnMut(usize, Result<(Listened, Vec<T>)>),
         progress: impl FnMut(f64),
     ) -> Spent {
         let (feed, receiver) = feed(&self.front_end);
@@ -151,19 +269,48 @@ impl Transcriber {
             model: &self.model,
             device: &self.device,
             precision: self.precision,
-            batch_frames: BATCH_FRAMES,
+            batch_frames: self.batch_frames,
             step_samples: self.step_samples,
             blank: self.tokenizer.blank(),
         };
         std::thread::scope(|scope| {
-            scope.spawn(move || produce(&feed));
-            consume(&encoding, &receiver, |stretch| self.words(stretch), done, progress)
+            let producer = scope.spawn(move || {
+                produce(&feed);
+                feed.spent()
+            });
+            let spent = consume(&encoding, &receiver, decode, done, progress);
+            let (audio, features) = producer.join().unwrap_or_default();
+            Spent { audio, features, ..spent }
         })
     }
 
-    /// Decodes a stretch of log-probabilities.
+    /// A new chunker for a region.
+    pub(crate) fn chunker(&self) -> Chunker {
+        self.listening.chunker.clone()
+    }
+
+    /// Searches the text of a stretch of log-probabilities.
+    pub(crate) fn hypothesis(&self, stretch: &Stretch) -> Hypothesis {
+        // A panic in another thread leaves the search in some state: each decoding resets it first.
+        self.decoder.lock().unwrap_or_else(std::sync::PoisonError::into_inner).decode(stretch)
+    }
+
+    /// A file's transcript from the words of its tracks.
+    fn transcript(&self, path: &Path, tracks: Vec<(Listened, Vec<Word>)>) -> Transcript {
+        let duration = tracks.iter().map(|(listened, _)| listened.duration).fold(0.0, f64::max);
+        let warnings = tracks.iter().flat_map(|(listened, _)| listened.warnings.clone()).collect();
+        let track = |(listened, words): (Listened, Vec<Word>)| Track {
+            speaker: listened.channel.map(|channel| format!("Channel {channel}")),
+            channel: listened.channel,
+            words,
+        };
+        let transcript = Transcript::new(duration, tracks.into_iter().map(track).collect(), &segment::Limits::segments());
+        Transcript { file: path.display().to_string(), model: self.name.clone(), warnings, ..transcript }
+    }
+
+    /// The words of a stretch of log-probabilities.
     fn words(&self, stretch: &Stretch) -> Vec<Word> {
-        let hypothesis = greedy(&stretch.log_probs, stretch.steps(), stretch.vocab, self.tokenizer.blank());
+        let hypothesis = self.hypothesis(stretch);
         let seconds_per_step = SampleRate::HZ_16000.seconds(self.step_samples);
         let start = SampleRate::HZ_16000.seconds(stretch.position);
         let words = words(&self.tokenizer, &hypothesis, seconds_per_step);
@@ -171,17 +318,18 @@ impl Transcriber {
     }
 }
 
-/// A file's transcript from the words of its regions.
-fn transcript(path: &Path, listened: Listened, words: Vec<Vec<Word>>) -> Transcript {
-    let words: Vec<Word> = words.into_iter().flatten().collect();
-    Transcript {
-        schema_version: SCHEMA_VERSION,
-        file: path.display().to_string(),
-        duration: listened.duration,
-        text: words.iter().map(|w| w.word.as_str()).collect::<Vec<_>>().join(" "),
-        words,
-        warnings: listened.warnings,
-    }
+/// Windows for a model: where its context is limited, all of it, so that the output is that of the recording as a whole.
+fn chunk_config(encoder: &EncoderConfig, step_samples: usize) -> ChunkConfig {
+    let default = ChunkConfig::default();
+    let Some((left, right)) = encoder.receptive_field() else { return default };
+    let context_seconds = SampleRate::HZ_16000.seconds(left.max(right).saturating_mul(step_samples));
+    ChunkConfig { context_seconds, longest_seconds: default.longest_seconds.max(4.0 * context_seconds) }
+}
+
+/// Frames of which the activations take about `bytes`.
+fn batch_frames(config: &EncoderConfig, bytes: usize) -> usize {
+    let per_step = 4 * (10 * config.d_model + 3 * config.d_ff);
+    bytes / per_step.max(1) * config.subsampling.factor()
 }
 
 /// Groups tokens into words: a token that decodes to something with a space before it starts a new one.

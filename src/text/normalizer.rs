@@ -1,10 +1,12 @@
 //! The forms in which transcripts are scored. A WER is only comparable with another under the same [`Normalizer::id`].
 //!
 //! [`Normalizer::Whisper`] gives, byte for byte, what `EnglishTextNormalizer` of openai-whisper 20250625 gives (the form of the Whisper
-//! paper's numbers), quirks included: `£1.50` becomes ` one.50`, and a space may stay at either end.
+//! paper's numbers), quirks included: `£1.50` becomes ` one.50`, and a space may stay at either end. [`Normalizer::Leaderboard2026`] gives
+//! what `EnglishTextNormalizer` of huggingface/open_asr_leaderboard gives since June 2026 (read at d1e99b2).
 
 mod clean;
 mod contractions;
+mod leaderboard;
 mod number_value;
 mod number_words;
 mod numbers;
@@ -18,6 +20,8 @@ pub enum Normalizer {
     /// Whisper's English normaliser: contractions, titles, numbers, currency, American spelling, fillers and bracketed remarks removed.
     #[default]
     Whisper,
+    /// The Open ASR Leaderboard's: Whisper's with more fillers, possessives told from `is`, and compounds, names and acronyms in one form.
+    Leaderboard2026,
     /// Whisper's normaliser for other languages: lower case, symbols to spaces, bracketed remarks removed; diacritics stay.
     Basic,
     /// The text as it is.
@@ -26,12 +30,13 @@ pub enum Normalizer {
 
 impl Normalizer {
     /// Every normaliser.
-    pub const ALL: [Self; 3] = [Self::Whisper, Self::Basic, Self::None];
+    pub const ALL: [Self; 4] = [Self::Whisper, Self::Leaderboard2026, Self::Basic, Self::None];
 
     /// Name stored beside every score.
     pub fn id(self) -> &'static str {
         match self {
             Self::Whisper => "whisper",
+            Self::Leaderboard2026 => "leaderboard-2026",
             Self::Basic => "basic",
             Self::None => "none",
         }
@@ -45,22 +50,36 @@ impl Normalizer {
     /// `text` in the form to be scored; words are what remains between white space.
     pub fn normalize(self, text: &str) -> String {
         match self {
-            Self::Whisper => whisper(text),
+            Self::Whisper => english(text, English::Whisper),
+            Self::Leaderboard2026 => english(text, English::Leaderboard2026),
             Self::Basic => basic(text, Diacritics::Keep, Letters::Joined),
             Self::None => text.to_string(),
         }
     }
 }
 
+/// Editions of the English normaliser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum English {
+    Whisper,
+    Leaderboard2026,
+}
+
 /// The steps of Whisper's English normaliser; their order matters.
-fn whisper(text: &str) -> String {
+fn english(text: &str, english: English) -> String {
     let text = clean::remove_remarks(text.to_lowercase());
-    let text = contractions::expand(text);
+    let text = contractions::expand(text, english);
     let text = clean::join_thousands(text);
     let text = clean::drop_full_stops(text);
-    let text = clean::symbols_to_spaces(text);
+    let mut text = clean::symbols_to_spaces(text);
+    if english == English::Leaderboard2026 {
+        text = leaderboard::join_compounds(text);
+    }
     let text = numbers::standardize(text);
-    let text = spelling::americanize(&text);
+    let mut text = spelling::americanize(&text, english);
+    if english == English::Leaderboard2026 {
+        text = leaderboard::join_letters(&text);
+    }
     let text = clean::drop_stray_symbols(text);
     clean::collapse_spaces(text)
 }

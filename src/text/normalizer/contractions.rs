@@ -1,5 +1,6 @@
 //! Fillers removed, contractions and titles written out.
 
+use super::English;
 use crate::text::characters::{is_space, is_word};
 
 /// Contractions that are whole words on both sides; applied before [`ENDINGS`].
@@ -31,24 +32,35 @@ const ENDINGS: [(&str, &str); 14] = [
     ("'m", " am"),
 ];
 
+/// Words after which the leaderboard reads `'s` as `is`; after any other it takes the `s` for a possessive.
+const BEFORE_IS: [&str; 13] = ["it", "he", "she", "what", "that", "who", "here", "there", "how", "when", "where", "why", "this"];
+
 /// Lower-case text without fillers, with contractions and titles written out.
-pub(super) fn expand(text: String) -> String {
-    let text = replace_words(text, filler);
+pub(super) fn expand(text: String, english: English) -> String {
+    let text = replace_words(text, |word| filler(word, english));
     let text = attach_apostrophes(text);
     let mut text = replace_words(text, written_out);
     if text.contains('\'') {
         for (pattern, full) in WHOLE {
-            replace(&mut text, pattern, full, |before| !before.is_some_and(is_word));
+            replace(&mut text, pattern, full, |before| !before.chars().next_back().is_some_and(is_word));
         }
         for (pattern, full) in ENDINGS {
-            replace(&mut text, pattern, full, |_| true);
+            let pronouns_only = english == English::Leaderboard2026 && pattern == "'s";
+            replace(&mut text, pattern, full, |before| !pronouns_only || BEFORE_IS.contains(&last_word(before)));
         }
     }
     text
 }
 
-fn filler(word: &str) -> Option<&'static str> {
-    matches!(word, "hmm" | "mm" | "mhm" | "mmm" | "uh" | "um").then_some("")
+fn filler(word: &str, english: English) -> Option<&'static str> {
+    let filler = match word {
+        "hmm" | "mm" | "mhm" | "mmm" | "uh" | "um" => true,
+        "ah" | "aha" | "ahh" | "ahm" | "eh" | "ehehe" | "em" | "hm" | "huh" | "hum" | "mhum" | "uhm" | "umm" | "uhuh" => {
+            english == English::Leaderboard2026
+        }
+        _ => false,
+    };
+    filler.then_some("")
 }
 
 /// Informal words and titles. A title brings a space of its own, which the last step of the normaliser merges.
@@ -115,8 +127,13 @@ fn replace_words(text: String, full: impl Fn(&str) -> Option<&'static str>) -> S
     if copied == 0 { text } else { out + &text[copied..] }
 }
 
+/// The word characters `text` ends with.
+fn last_word(text: &str) -> &str {
+    &text[text.trim_end_matches(is_word).len()..]
+}
+
 /// Bytes of the word characters `text` starts with.
-fn word_length(text: &str) -> usize {
+pub(super) fn word_length(text: &str) -> usize {
     let ascii = text.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();
     match text.as_bytes().get(ascii) {
         Some(b) if !b.is_ascii() => text.find(|c| !is_word(c)).unwrap_or(text.len()),
@@ -124,13 +141,13 @@ fn word_length(text: &str) -> usize {
     }
 }
 
-/// Replaces `pattern` where no word character follows and the character before it satisfies `before`.
-fn replace(text: &mut String, pattern: &str, full: &str, before: impl Fn(Option<char>) -> bool) {
+/// Replaces `pattern` where no word character follows and the text before it satisfies `before`.
+fn replace(text: &mut String, pattern: &str, full: &str, before: impl Fn(&str) -> bool) {
     let mut out = String::new();
     let mut copied = 0;
     for (start, _) in text.match_indices(pattern) {
         let end = start + pattern.len();
-        if before(text[..start].chars().next_back()) && !text[end..].chars().next().is_some_and(is_word) {
+        if before(&text[..start]) && !text[end..].chars().next().is_some_and(is_word) {
             out.push_str(&text[copied..start]);
             out.push_str(full);
             copied = end;
@@ -158,7 +175,19 @@ mod tests {
             ("umé um\u{301}", "umé \u{301}"),
             ("'til", "'til"),
         ] {
-            assert_eq!(expand(input.into()), expected, "{input}");
+            assert_eq!(expand(input.into(), English::Whisper), expected, "{input}");
+        }
+    }
+
+    #[test]
+    fn the_leaderboard_reads_is_after_pronouns_only() {
+        for (input, expected) in [
+            ("he's here; smith's dog", "he is here; smith's dog"),
+            ("she's xshe's it's's", "she is xshe's it is's"),
+            ("let's who's been", "let us who has been"),
+            ("huh, uhm aha", ",  "),
+        ] {
+            assert_eq!(expand(input.into(), English::Leaderboard2026), expected, "{input}");
         }
     }
 }
