@@ -4,7 +4,7 @@
 
 Stitches the dev speakers' utterances (in the order of the manifest, 0.4 s of pause between them) into one recording per set, transcribes it with
 windows of several lengths and contexts, and counts words against the references with Whisper's normaliser (`pip install whisper-normalizer jiwer`).
-The row `alone` is the same utterances one by one. Needs sox with Opus support and the release binary.
+The row `alone` is the same utterances one by one. Needs ffmpeg and the release binary.
 """
 import argparse
 import json
@@ -29,7 +29,7 @@ SETTINGS = [(20, 2), (20, 0), (20, 1), (20, 4), (12, 2), (30, 2), (60, 2)]
 
 def decode(path):
     """Samples of a file as 16-bit mono bytes at 16 kHz."""
-    command = ["sox", path, "-r", str(RATE), "-c", "1", "-b", "16", "-e", "signed-integer", "-t", "raw", "-"]
+    command = ["ffmpeg", "-v", "error", "-i", path, "-ar", str(RATE), "-ac", "1", "-f", "s16le", "-"]
     return subprocess.run(command, check=True, capture_output=True).stdout
 
 

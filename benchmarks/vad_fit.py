@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WINDOW, HOP, RATE = 512, 256, 16000
 BANDS = [3, 7, 12, 17, 23, 30, 37, 47, 57, 69, 83, 99, 117, 139, 163, 191, 224]  # bins: even steps of the mel scale, 94 Hz to 7 kHz
 HALF, NEAR, SMOOTH, START = 16, 4, 2, 32  # frames
-HIDDEN = 8
+HIDDEN = 12
 LEAST = -80.0  # dB: what is below counts as this
 HANN = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
 
@@ -112,8 +112,9 @@ def made_up(kind, rng, seconds=8):
     """Sounds without speech."""
     n = seconds * RATE
     t = np.arange(n) / RATE
-    if kind == 0:  # a tone
-        return 0.3 * np.sin(2 * np.pi * rng.uniform(80, 3000) * t)
+    if kind == 0:  # a tone, steady or rising
+        start = rng.uniform(80, 3000)
+        return 0.3 * np.sin(2 * np.pi * (start + rng.integers(0, 2) * rng.uniform(5, 300) * t) * t)
     if kind == 1:  # signals of a telephone: one or two tones that come and go
         one, two = rng.uniform(300, 1700, 2)
         period = 10 ** rng.uniform(-0.6, 0.8)
@@ -121,14 +122,20 @@ def made_up(kind, rng, seconds=8):
         tones = np.sin(2 * np.pi * one * t) + rng.integers(0, 2) * np.sin(2 * np.pi * two * t)
         return 0.1 * tones * lasts + rng.normal(0, 10 ** rng.uniform(-6, -3), n)
     x = rng.normal(0, 10 ** rng.uniform(-4, -2.5), n)
-    if kind == 2:  # chords
-        for start in np.arange(0, seconds, rng.uniform(0.2, 0.6)):
+    if kind == 2:  # music of a kind: notes or chords with overtones that die away or swell, with or without a drum
+        beat, overtones = rng.uniform(0.15, 0.8), int(rng.integers(2, 11))
+        chord = [(1,), (1, 1.5), (1, 1.26, 1.5), (1, 1.19, 1.5, 1.78)][rng.integers(4)]
+        scale, decay, base = rng.integers(5, 30), 10 ** rng.uniform(-0.5, 1), rng.uniform(60, 300)
+        for start in np.arange(0, seconds, beat):
             i = int(start * RATE)
-            d = np.arange(min(n - i, RATE)) / RATE
-            root, decay = 110 * 2 ** (rng.integers(0, 24) / 12), rng.uniform(1, 5)
-            for note in (1, 1.26, 1.5):
-                for h in range(1, 8):
+            d = np.arange(min(n - i, int(RATE * min(1.5 * beat, 1)))) / RATE
+            root = base * 2 ** (rng.integers(0, scale) / 12)
+            for note in chord:
+                for h in range(1, overtones):
                     x[i:i + len(d)] += 0.06 / h * np.sin(2 * np.pi * root * note * h * d) * np.exp(-d * decay)
+        if rng.uniform() < 0.5:
+            every = beat / rng.integers(1, 5)
+            x += rng.uniform(0.03, 0.3) * rng.normal(0, 1, n) * np.exp(-rng.uniform(10, 60) * np.mod(t, every))
     if kind == 3:  # white noise
         return rng.normal(0, 10 ** rng.uniform(-4, -1), n)
     if kind == 4:  # hum of the mains
@@ -178,7 +185,7 @@ def training_set(speech):
         for _ in range(2):
             add(noise[:40 * RATE] * 10 ** rng.uniform(-2, 0.2), None, 1.0)
     for kind in range(6):
-        for _ in range(32 if kind == 1 else 16):
+        for _ in range(64 if kind == 2 else 24):
             add(made_up(kind, rng) * 10 ** rng.uniform(-1.5, 0), None, 1.0)
     return np.concatenate(x), np.concatenate(y), np.concatenate(weight)
 
@@ -192,7 +199,7 @@ def fit(x, y, weight):
     shift, scale = x.mean(0), x.std(0)
     x, y, weight = [torch.tensor(np.asarray(v, np.float32)) for v in ((x - shift) / scale, y, weight)]
     net = torch.nn.Sequential(torch.nn.Linear(x.shape[1], HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, 1))
-    steps = 3000
+    steps = 4000
     optimiser = torch.optim.Adam(net.parameters(), lr=0.02, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):

@@ -396,11 +396,11 @@ mod tests {
     #[test]
     fn nothing_is_found_in_nothing() {
         for n in [0, 1, 255, 256, 257, 16_000] {
-            assert_eq!(speech(&vec![0.0; n], &VadOptions::default()).unwrap(), []);
+            assert!(speech(&vec![0.0; n], &VadOptions::default()).unwrap().is_empty());
         }
         // The last bit of a 16-bit file flickers.
         let dither: Vec<f32> = clip().iter().map(|x| (x * 1e-3 * 32_768.0).round() / 32_768.0).collect();
-        assert_eq!(speech(&dither, &VadOptions::default()).unwrap(), []);
+        assert!(speech(&dither, &VadOptions::default()).unwrap().is_empty());
     }
 
     #[test]

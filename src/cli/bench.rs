@@ -1,5 +1,6 @@
 //! `omniscribe bench`.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,7 +14,7 @@ use crate::cli::decoding::DecodingArguments;
 use crate::cli::device::{self, DeviceChoice};
 use crate::cli::precision::Dtype;
 use crate::error::{Error, Result};
-use crate::eval::bench::{Bench, by_set};
+use crate::eval::bench::{self, Bench, by_set};
 use crate::eval::bootstrap::Resampling;
 use crate::eval::corpora::{Corpus, CorpusKind, Rules, detect, open};
 use crate::eval::report::compare::{Purpose, Recorded, Table};
@@ -49,6 +50,12 @@ pub struct Arguments {
     /// Write trn, stm and ctm files for NIST's sclite into this folder
     #[arg(long, value_name = "FOLDER")]
     sclite: Option<PathBuf>,
+    /// Score the texts of another program instead of recognising: JSON lines with `id` and `text`, or `text (id)` lines
+    #[arg(long, value_name = "FILE", requires = "name", conflicts_with_all = ["compare", "report"])]
+    hypotheses: Option<PathBuf>,
+    /// Name of that program in tables
+    #[arg(long)]
+    name: Option<String>,
     /// Model folder (default: $OMNISCRIBE_MODEL, else models/base here or beside the program)
     #[arg(short, long)]
     model: Option<PathBuf>,
@@ -106,49 +113,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         return write_reports(arguments, &one.result, &one.utterances).map(|()| ExitCode::SUCCESS);
     }
     let corpora = open_sets(&arguments.paths, &arguments.rule)?;
-    if let Some(threads) = arguments.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
-    }
-    let folder = find_model(arguments.model.as_deref())?;
-    let decoding = arguments.decoding.decoding(&folder)?;
     let scoring = scoring(arguments)?;
-    let transcriber = Transcriber::open(&folder, device::open(arguments.device)?, arguments.dtype.precision())?
-        .with_decoding(&decoding)?
-        .with_batch_memory(arguments.batch_memory << 20);
-    let hash = |corpus: &Corpus| corpus_sha256(corpus.utterances.iter().map(|u| (u.id.as_str(), u.reference.as_str())));
-    let provenance = Provenance {
-        program: concat!("omniscribe ", env!("CARGO_PKG_VERSION")).into(),
-        commit: option_env!("OMNISCRIBE_COMMIT").map(String::from),
-        command: std::env::args().collect(),
-        started: environment::utc(SystemTime::now()),
-        device: format!("{:?}", arguments.device).to_lowercase(),
-        dtype: format!("{:?}", arguments.dtype).to_lowercase(),
-        threads: rayon::current_num_threads(),
-        cpu: environment::cpu_name(),
-        model: Model {
-            name: transcriber.name().into(),
-            weights_sha256: Some(weights_sha256(&folder)?),
-            parameters: Some(transcriber.parameters().0),
-            active_parameters: Some(transcriber.parameters().1),
-        },
-        corpora: (corpora.iter())
-            .map(|(set, corpus)| result::Corpus { set: set.clone(), layout: corpus.name.clone(), rules: corpus.rules.clone(), sha256: hash(corpus) })
-            .collect(),
-        scoring: scoring.id(),
-        decoder: [("search".to_string(), decoding.describe().into())].into(),
-        resampling: Resampling::default(),
+    let (result, utterances) = match (&arguments.hypotheses, &arguments.name) {
+        (Some(path), Some(name)) => {
+            let model = Model { name: name.clone(), weights_sha256: None, parameters: None, active_parameters: None };
+            let provenance = Provenance { program: name.clone(), ..provenance(arguments, model, &corpora, &scoring) };
+            bench::score(&corpora, &hypotheses(path)?, &scoring, provenance, &arguments.output)?
+        }
+        _ => recognise(arguments, &corpora, &scoring)?,
     };
-    let total: f64 = corpora.iter().flat_map(|(_, c)| &c.utterances).filter_map(|u| u.duration).sum();
-    let bar = progress_bar(arguments, total);
-    let mut heard = 0.0;
-    let bench = Bench { transcriber: &transcriber, corpora: &corpora, scoring: &scoring, provenance, output: arguments.output.clone() };
-    let (result, utterances) = bench.run(|seconds| {
-        heard += seconds;
-        let rtfx = heard / bar.elapsed().as_secs_f64().max(1e-9);
-        bar.set_position(heard as u64);
-        bar.set_message(format!("{} of audio, {rtfx:.0}x real time", HumanDuration(Duration::from_secs_f64(heard))));
-    })?;
-    bar.finish_and_clear();
     print(&markdown::table(&result))?;
     for set in &result.sets {
         for (kind, problems) in &set.problems {
@@ -158,6 +131,86 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     write_reports(arguments, &result, &utterances)?;
     let failed = utterances.iter().any(|u| u.error.is_some()) || corpora.iter().any(|(_, c)| !c.problems.is_empty());
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Runs the model over the test sets.
+fn recognise(arguments: &Arguments, corpora: &[(String, Corpus)], scoring: &Scoring) -> anyhow::Result<(RunResult, Vec<Utterance>)> {
+    if let Some(threads) = arguments.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    }
+    let folder = find_model(arguments.model.as_deref())?;
+    let decoding = arguments.decoding.decoding(&folder)?;
+    let transcriber = Transcriber::open(&folder, device::open(arguments.device)?, arguments.dtype.precision())?
+        .with_decoding(&decoding)?
+        .with_batch_memory(arguments.batch_memory << 20);
+    let (all, active) = transcriber.parameters();
+    let model = Model {
+        name: transcriber.name().into(),
+        weights_sha256: Some(weights_sha256(&folder)?),
+        parameters: Some(all),
+        active_parameters: Some(active),
+    };
+    let decoder = [("search".to_string(), decoding.describe().into())].into();
+    let provenance = Provenance { decoder, ..provenance(arguments, model, corpora, scoring) };
+    let total: f64 = corpora.iter().flat_map(|(_, c)| &c.utterances).filter_map(|u| u.duration).sum();
+    let bar = progress_bar(arguments, total);
+    let mut heard = 0.0;
+    let bench = Bench { transcriber: &transcriber, corpora, scoring, provenance, output: arguments.output.clone() };
+    let done = bench.run(|seconds| {
+        heard += seconds;
+        let rtfx = heard / bar.elapsed().as_secs_f64().max(1e-9);
+        bar.set_position(heard as u64);
+        bar.set_message(format!("{} of audio, {rtfx:.0}x real time", HumanDuration(Duration::from_secs_f64(heard))));
+    })?;
+    bar.finish_and_clear();
+    Ok(done)
+}
+
+/// What a result says about where it comes from, but for the decoder.
+fn provenance(arguments: &Arguments, model: Model, corpora: &[(String, Corpus)], scoring: &Scoring) -> Provenance {
+    let hash = |corpus: &Corpus| corpus_sha256(corpus.utterances.iter().map(|u| (u.id.as_str(), u.reference.as_str())));
+    let corpora = corpora.iter().map(|(set, corpus)| result::Corpus {
+        set: set.clone(),
+        layout: corpus.name.clone(),
+        rules: corpus.rules.clone(),
+        sha256: hash(corpus),
+    });
+    Provenance {
+        program: concat!("omniscribe ", env!("CARGO_PKG_VERSION")).into(),
+        commit: option_env!("OMNISCRIBE_COMMIT").map(String::from),
+        command: std::env::args().collect(),
+        started: environment::utc(SystemTime::now()),
+        device: format!("{:?}", arguments.device).to_lowercase(),
+        dtype: format!("{:?}", arguments.dtype).to_lowercase(),
+        threads: rayon::current_num_threads(),
+        cpu: environment::cpu_name(),
+        model,
+        corpora: corpora.collect(),
+        scoring: scoring.id(),
+        decoder: BTreeMap::new(),
+        resampling: Resampling::default(),
+    }
+}
+
+/// Texts by id.
+fn hypotheses(path: &Path) -> Result<HashMap<String, String>> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    let mut texts = HashMap::new();
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let bad = |reason: &str| Error::Manifest { path: path.into(), line: number + 1, reason: reason.into() };
+        let (id, words) = if line.trim_start().starts_with('{') {
+            let value: serde_json::Value = serde_json::from_str(line).map_err(|e| bad(&e.to_string()))?;
+            let field = |name: &str| value[name].as_str().map(String::from);
+            (field("id").ok_or_else(|| bad("no `id`"))?, field("text").ok_or_else(|| bad("no `text`"))?)
+        } else {
+            let (words, id) = line.trim_end().strip_suffix(')').and_then(|l| l.rsplit_once('(')).ok_or_else(|| bad("neither JSON nor `words (id)`"))?;
+            (id.to_string(), words.trim().to_string())
+        };
+        if texts.insert(id.clone(), words).is_some() {
+            return Err(bad(&format!("{id:?} stands twice")));
+        }
+    }
+    Ok(texts)
 }
 
 fn compare(arguments: &Arguments) -> anyhow::Result<ExitCode> {

@@ -1,5 +1,6 @@
 //! The command line: flags to library calls. The only place that prints.
 
+mod align;
 mod bench;
 mod decoding;
 mod device;
@@ -26,6 +27,8 @@ pub struct Cli {
 enum Command {
     /// Transcribe audio files (`-` for standard input)
     Transcribe(transcribe::Arguments),
+    /// Find the words of a text in its recording
+    Align(align::Arguments),
     /// Measure word error rates on test sets, compare results, draw reports
     Bench(bench::Arguments),
     /// Say what this machine and this build can do
@@ -44,6 +47,7 @@ enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let done = match cli.command {
         Command::Transcribe(arguments) => transcribe::run(&arguments),
+        Command::Align(arguments) => align::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Lm(command) => lm::run(&command),

@@ -98,10 +98,10 @@ impl Default for Costs {
     /// 3 for a missing token, 1 for a step of other speech.
     ///
     /// Measured with the character model `base` on a third of dev, words put into the text that are not said and words taken out that are
-    /// (`words_put_in_and_taken_out` in `tests/it/align.rs` does it again). The model is weak there, WER 70, and yet 94 % of the words put in
+    /// (`words_put_in_and_taken_out` in `tests/it/align_speech.rs` does it again). The model is weak there, WER 70, and yet 93 % of the words put in
     /// are found missing and 2.9 % of those that are said; on utterances it was trained on 97 % and 1.2 %. A price of 2 doubles the false
     /// ones and finds no more; 4 halves them and misses 10 % on dev. Words next to speech that is not in the text keep their place best at
-    /// 1 a step (89 %); at 3 it is smeared over them.
+    /// 1 a step (90 %); at 3 it is smeared over them.
     fn default() -> Self {
         Self { missing: 3.0, extra: 1.0 }
     }

@@ -144,8 +144,8 @@ impl BeamSearch {
 
     /// Decodes one utterance: its best hypotheses, the best one first, of which no two have the same text. There is always at least one.
     ///
-    /// `score` of a [`Hypothesis`] is that of its text; `tokens` is the most probable way to spell it, `steps` and `token_log_probs` are those
-    /// of the best path through it. Separators around the text are left out.
+    /// `score` of a [`Hypothesis`] is that of its text; `tokens`, `steps` and `token_log_probs` are those of the best path to it. Separators
+    /// around the text are left out.
     ///
     /// # Shapes
     /// - `log_probs`: `[steps, vocab]`, natural log, row-major

@@ -10,6 +10,7 @@ pub mod hotwords;
 pub mod lexicon;
 pub mod ngram;
 mod source;
+pub mod spans;
 mod trie;
 
 /// What a decoder heard in one utterance.

@@ -345,6 +345,7 @@ mod tests {
             BINYAMIN => BENJAMIN / __ [ NETANYAHU]\n\
             ADVISER => ADVISOR / [ ] __\n\
             ZZ =>\n\
+            ZED => (-ed)\n\
             ;; INPUT_DEPENDENT_APPLICATION = \"ctm\"\n\
             [he's] => [{he is / he has}] / [ ] __ [ ]\n\
             ;; INPUT_DEPENDENT_APPLICATION = \"stm|ref\"\n\
@@ -360,6 +361,7 @@ mod tests {
             ("he's said never", "HE'S SPOKE NEVER", "{HE IS / HE HAS} SAID NEVER"),
             ("uh uh uh", "(%HESITATION) (%HESITATION) (%HESITATION)", "(%HESITATION) (%HESITATION) (%HESITATION)"),
             ("xzzy", "XY", "XY"),
+            ("zed", "(-ED)", "(-ED)"),
             ("Webster's", "{WEBSTER'S / WEBSTER IS}", "{WEBSTER'S / WEBSTER IS}"),
             ("well-known th- -ing a--b", "WELL KNOWN TH- -ING A -B", "WELL KNOWN TH- -ING A -B"),
             ("(a b) c", "(A) (B) C", "A B C"),

@@ -11,6 +11,7 @@ use crate::decode::alphabet::Alphabet;
 use crate::decode::beam::{BeamConfig, BeamSearch};
 use crate::decode::ctc::greedy;
 use crate::decode::fusion::{Language, LanguageModel, Scorers};
+use crate::decode::lexicon::Lexicon;
 use crate::decode::ngram::NgramModel;
 use crate::error::{Error, Result};
 use crate::pipeline::region::Stretch;
@@ -116,6 +117,14 @@ impl Decoding {
     /// As [`DecodingConfig::read`] and [`DecodingConfig::open`].
     pub fn of_model(folder: &Path) -> Result<Self> {
         DecodingConfig::read(folder)?.map_or(Ok(Self::Greedy), |config| config.open(folder))
+    }
+
+    /// The lexicon that answers are written by, if there is one.
+    pub fn lexicon(&self) -> Option<Arc<Lexicon>> {
+        match self {
+            Self::Beam { scorers: Scorers { language: Language::Lexicon(lexicon), .. }, .. } => Some(lexicon.clone()),
+            _ => None,
+        }
     }
 
     /// In a few words, for records of results.

@@ -4,6 +4,7 @@
 //! listen: bytes -> samples -> gate: regions -> chunk: windows -> feed: features ==queue==> pool: encoder -> region: log-probabilities -> decode -> words
 //! ```
 
+pub mod alignment;
 pub mod batch;
 pub mod chunk;
 pub mod decoder;
@@ -16,3 +17,4 @@ pub mod region;
 pub mod segment;
 pub mod transcriber;
 pub mod transcript;
+pub mod words;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::AtomicBool;
 
 use burn::module::Module;
@@ -12,6 +12,7 @@ use crate::audio::vad::VadOptions;
 use crate::audio::{Channels, Limits};
 use crate::checkpoint::ModelDirectory;
 use crate::decode::Hypothesis;
+use crate::decode::lexicon::Lexicon;
 use crate::error::{Error, Result};
 use crate::features::FrontEnd;
 use crate::kernel::gemm::Precision;
@@ -25,6 +26,7 @@ use crate::pipeline::listen::{Listening, Outcome, listen};
 use crate::pipeline::pool::{Encoding, Spent, consume};
 use crate::pipeline::region::Stretch;
 use crate::pipeline::segment;
+use crate::pipeline::words::words;
 use crate::pipeline::transcript::{Track, Transcript, Word};
 use crate::text::Tokenizer;
 use crate::units::SampleRate;
@@ -38,6 +40,7 @@ pub struct Transcriber {
     front_end: FrontEnd,
     tokenizer: Tokenizer,
     decoder: Mutex<Decoder>,
+    lexicon: Option<Arc<Lexicon>>,
     device: Device,
     precision: Precision,
     step_samples: usize,
@@ -83,11 +86,13 @@ impl Transcriber {
         let front_end = FrontEnd::new(directory.config.front_end.clone())?;
         let step_samples = front_end.config().hop * directory.config.encoder.subsampling.factor();
         let chunker = Chunker::new(&chunk_config(&directory.config.encoder, step_samples), step_samples)?;
-        let decoder = Mutex::new(Decoder::new(&directory.tokenizer, &Decoding::of_model(path)?)?);
+        let decoding = Decoding::of_model(path)?;
+        let decoder = Mutex::new(Decoder::new(&directory.tokenizer, &decoding)?);
+        let lexicon = decoding.lexicon();
         let batch_frames = batch_frames(&directory.config.encoder, BATCH_BYTES);
         let (tokenizer, encoder, name) = (directory.tokenizer, directory.config.encoder, directory.config.name);
         let listening = Listening { channels: Channels::Mix, voice_activity: None, chunker, limits: Limits::default() };
-        Ok(Self { name, model, encoder, front_end, tokenizer, decoder, device, precision, step_samples, listening, batch_frames })
+        Ok(Self { name, model, encoder, front_end, tokenizer, decoder, lexicon, device, precision, step_samples, listening, batch_frames })
     }
 
     /// Decodes in another way.
@@ -96,7 +101,7 @@ impl Transcriber {
     /// As [`Decoder::new`].
     pub fn with_decoding(self, decoding: &Decoding) -> Result<Self> {
         let decoder = Mutex::new(Decoder::new(&self.tokenizer, decoding)?);
-        Ok(Self { decoder, ..self })
+        Ok(Self { decoder, lexicon: decoding.lexicon(), ..self })
     }
 
     /// Cuts long recordings in another way.
@@ -308,13 +313,19 @@ impl Transcriber {
         Transcript { file: path.display().to_string(), model: self.name.clone(), warnings, ..transcript }
     }
 
-    /// The words of a stretch of log-probabilities.
+    /// The words of a stretch of log-probabilities, as the lexicon writes them where there is one.
     fn words(&self, stretch: &Stretch) -> Vec<Word> {
         let hypothesis = self.hypothesis(stretch);
-        let seconds_per_step = SampleRate::HZ_16000.seconds(self.step_samples);
-        let start = SampleRate::HZ_16000.seconds(stretch.position);
-        let words = words(&self.tokenizer, &hypothesis, seconds_per_step);
-        words.into_iter().map(|w| Word { start: w.start + start, end: w.end + start, ..w }).collect()
+        let mut words = words(&self.tokenizer, &hypothesis, stretch, self.step_samples);
+        if let Some(lexicon) = &self.lexicon {
+            words.iter_mut().for_each(|word| word.word = lexicon.written(&word.word).to_string());
+        }
+        words
+    }
+
+    /// How a recording is heard of which nothing may be left out.
+    pub(crate) fn listening_to_everything(&self) -> Listening {
+        Listening { voice_activity: None, channels: Channels::Mix, ..self.listening.clone() }
     }
 }
 
@@ -330,32 +341,4 @@ fn chunk_config(encoder: &EncoderConfig, step_samples: usize) -> ChunkConfig {
 fn batch_frames(config: &EncoderConfig, bytes: usize) -> usize {
     let per_step = 4 * (10 * config.d_model + 3 * config.d_ff);
     bytes / per_step.max(1) * config.subsampling.factor()
-}
-
-/// Groups tokens into words: a token that decodes to something with a space before it starts a new one.
-fn words(tokenizer: &Tokenizer, hypothesis: &Hypothesis, seconds_per_step: f64) -> Vec<Word> {
-    let mut words: Vec<Word> = Vec::new();
-    let mut open = false;
-    for ((&token, &step), &log_prob) in hypothesis.tokens.iter().zip(&hypothesis.steps).zip(&hypothesis.token_log_probs) {
-        let piece = tokenizer.piece(token).replace('\u{2581}', " ");
-        if piece.starts_with(' ') {
-            open = false;
-        }
-        let letters = piece.trim();
-        if letters.is_empty() {
-            continue;
-        }
-        let (start, end) = (step as f64 * seconds_per_step, (step + 1) as f64 * seconds_per_step);
-        let confidence = f64::from(log_prob).exp();
-        match words.last_mut().filter(|_| open) {
-            Some(word) => {
-                word.word.push_str(letters);
-                word.end = end;
-                word.confidence = word.confidence.min(confidence);
-            }
-            None => words.push(Word { word: letters.into(), start, end, confidence }),
-        }
-        open = !piece.ends_with(' ');
-    }
-    words
 }

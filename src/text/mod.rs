@@ -1,6 +1,7 @@
 //! Text on both ends of the model: cleaning transcripts for training ([`target()`]), turning them into tokens and back ([`Tokenizer`]),
 //! and bringing reference and hypothesis to one form before scoring ([`Normalizer`]).
 
+pub mod alignable;
 mod characters;
 pub mod normalizer;
 pub mod target;

@@ -10,8 +10,8 @@ const DIRECTIONS: [(&str, &[&str]); 17] = [
     ("audio", &["error", "units"]),
     ("features", &["audio", "error", "units"]),
     ("text", &["error", "units"]),
-    ("decode", &["error", "units"]),
-    ("eval", &["text", "error", "units"]),
+    ("decode", &["kernel", "error", "units"]),
+    ("eval", &["pipeline", "checkpoint", "audio", "decode", "text", "error", "units"]),
     ("model", &["kernel", "error", "units"]),
     ("checkpoint", &["model", "features", "text", "error", "units"]),
     ("pipeline", &["audio", "features", "model", "decode", "text", "checkpoint", "kernel", "error", "units"]),
@@ -35,7 +35,7 @@ const DIRECTIONS: [(&str, &[&str]); 17] = [
 const PLACES: [(&[&str], &[&str]); 6] = [
     (
         &["burn", "burn_autodiff", "cubecl"],
-        &["model/", "checkpoint/", "train/", "pipeline/batch.rs", "pipeline/transcriber.rs", "cli/device.rs"],
+        &["model/", "checkpoint/", "train/", "pipeline/batch.rs", "pipeline/pool.rs", "pipeline/transcriber.rs", "cli/device.rs"],
     ),
     (&["clap", "anyhow", "indicatif", "println!", "print!"], &["main.rs", "cli/"]),
     // Training reports while it runs, through one function.

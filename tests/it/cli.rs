@@ -98,8 +98,8 @@ fn json_is_one_object_for_each_file() {
     assert_eq!(objects.len(), 2);
     for (object, (name, seconds)) in objects.iter().zip([("digits.wav", 6.06), ("river.wav", 5.675)]) {
         let keys: Vec<_> = object.as_object().expect("object").keys().map(String::as_str).collect();
-        assert_eq!(keys, ["duration", "file", "schema_version", "text", "warnings", "words"]);
-        assert_eq!((&object["schema_version"], &object["warnings"]), (&json!(1), &json!([])));
+        assert_eq!(keys, ["duration", "file", "language", "model", "schema_version", "segments", "text", "warnings", "words"]);
+        assert_eq!((&object["schema_version"], &object["warnings"]), (&json!(2), &json!([])));
         assert_eq!(object["file"], asset(name).display().to_string());
         let duration = object["duration"].as_f64().expect("duration");
         assert!((duration - seconds).abs() < 1e-3, "{duration}");
@@ -126,7 +126,7 @@ fn one_bad_file_does_not_stop_the_others() {
     assert_eq!((ran.code, ran.out.lines().count()), (Some(1), 2), "{}", ran.err);
     let errors: Vec<_> = ran.err.lines().filter(|l| l.starts_with("error: ")).collect();
     assert!(errors.len() == 1 && errors[0].contains("bad.wav"), "{}", ran.err);
-    assert!(ran.err.contains("1 of 3 files failed"), "{}", ran.err);
+    assert!(ran.err.contains("2 of 3 files") && ran.err.contains("1 failed"), "{}", ran.err);
 }
 
 #[test]

@@ -109,7 +109,8 @@ fn librispeech() -> Site {
 fn common_voice() -> Site {
     let site = Site::new();
     let header = "client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccents\tvariant\tlocale\tsegment\n";
-    let row = |speaker: &str, clip: &str, text: &str| format!("{speaker}\t{clip}\t{text}\t2\t0\ttwenties\tmale\tUnited States English\t\ten\t\n");
+    let row =
+        |speaker: &str, clip: &str, text: &str| format!("{speaker}\t{clip}\t{text}\t2\t0\ttwenties\tmale\tUnited States English\t\ten\t\n");
     let table = [
         header.to_string(),
         row("0a1b", "common_voice_en_699711.mp3", "\"What's that?\" he asked."),
@@ -200,11 +201,14 @@ fn ami_speaker(site: &Site, meeting: &str, agent: &str, script: &str) {
 
 fn ami() -> Site {
     let site = Site::new();
-    let mut meetings = String::from("<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?>\n<nite:root xmlns:nite=\"http://nite.sourceforge.net/\">\n");
+    let mut meetings =
+        String::from("<?xml version=\"1.0\" encoding=\"ISO-8859-1\"?>\n<nite:root xmlns:nite=\"http://nite.sourceforge.net/\">\n");
     for (meeting, speakers) in [("ES2004a", ["FEE013", "MEE014"]), ("ES2002a", ["MEE006", "FEE005"]), ("IB4001", ["MIE001", "FIE002"])] {
         meetings += &format!("  <meeting nite:id=\"m_{meeting}\" observation=\"{meeting}\" type=\"scenario\">\n");
         for (channel, (agent, name)) in ["A", "B"].iter().zip(speakers).enumerate() {
-            meetings += &format!("    <speaker nite:id=\"{meeting}.{agent}\" nxt_agent=\"{agent}\" global_name=\"{name}\" channel=\"{channel}\" camera=\"Closeup1\" role=\"PM\"/>\n");
+            meetings += &format!(
+                "    <speaker nite:id=\"{meeting}.{agent}\" nxt_agent=\"{agent}\" global_name=\"{name}\" channel=\"{channel}\" camera=\"Closeup1\" role=\"PM\"/>\n"
+            );
             site.wav(&format!("amicorpus/{meeting}/audio/{meeting}.Headset-{channel}.wav"), 16_000, 1, 80.0);
         }
         meetings += "  </meeting>\n";
@@ -239,9 +243,7 @@ fn ami() -> Site {
 
 fn chime6() -> Site {
     let site = Site::new();
-    let segment = |speaker: &str, start: &str, end: &str, words: &str| {
-        serde_json::json!({"end_time": end, "start_time": start, "words": words, "speaker": speaker, "ref": "U02", "location": "kitchen", "session_id": "S01"})
-    };
+    let segment = |speaker: &str, start: &str, end: &str, words: &str| serde_json::json!({"end_time": end, "start_time": start, "words": words, "speaker": speaker, "ref": "U02", "location": "kitchen", "session_id": "S01"});
     let mut first = vec![
         segment("P01", "0:00:01.05", "0:00:03.44", "Yeah, I \"like\" it -- mm-hmm. Right?  OK!"),
         segment("P02", "0:00:02.00", "0:00:04.10", "[inaudible 0:00:02.40] so - what; no: [laughs]"),
@@ -307,7 +309,12 @@ fn wsj() -> Site {
     );
     site.write("11-14.1/WSJ0/TRANSCRP/DOTS/SI_ET_20/441/441C0400.DOT", "Upper case names (441c0403)\n");
     site.write("11-14.1/wsj0/transcrp/dots/si_et_05/440/440c0200.dot", "Five thousand words (440c0201)\n");
-    for path in ["wsj0/si_et_20/440/440c0401.wv1", "wsj0/si_et_20/440/440c0402.wv1", "WSJ0/SI_ET_20/441/441C0403.WV1", "wsj0/si_et_05/440/440c0201.wv1"] {
+    for path in [
+        "wsj0/si_et_20/440/440c0401.wv1",
+        "wsj0/si_et_20/440/440c0402.wv1",
+        "WSJ0/SI_ET_20/441/441C0403.WV1",
+        "wsj0/si_et_05/440/440c0201.wv1",
+    ] {
         let values = vec![tune(8_000, 1, -6_000, 6_000)];
         let data = pack(&Packing::plain(2, S16), &values, |v, _| v);
         site.write(&format!("11-14.1/{path}"), sphere("pcm,embedded-shorten-v2.00", 2, 16_000, 1, 8_000, &data));
@@ -331,7 +338,10 @@ fn voxpopuli() -> Site {
 fn kaldi() -> Site {
     let site = Site::new();
     site.wav("audio/a.wav", 16_000, 1, 4.0).wav("audio/b c.wav", 8_000, 2, 3.0).golden("audio/d.flac", "flac_s16_16k.flac");
-    site.write("data/test/wav.scp", "rec-a audio/a.wav\nrec-b sox 'audio/b c.wav' -t wav - remix 2 |\nrec-d flac -c -d -s audio/d.flac |\n");
+    site.write(
+        "data/test/wav.scp",
+        "rec-a audio/a.wav\nrec-b sox 'audio/b c.wav' -t wav - remix 2 |\nrec-d flac -c -d -s audio/d.flac |\n",
+    );
     site.write("data/test/segments", "a-1 rec-a 0.5 1.75\na-2 rec-a 2 -1\nb-1 rec-b 0 1.5\nd-1 rec-d 0.1 0.6\n");
     site.write("data/test/text", "a-1 first words\na-2 to  the end\nb-1 second channel\nd-1 flac\n");
     site.write("data/test/utt2spk", "a-1 sa\na-2 sa\nb-1 sb\nd-1 sd\n");
@@ -512,7 +522,10 @@ fn tedlium_is_read_as_kaldi_and_lhotse_read_it() {
     assert_eq!(ids(&kaldi)[0], "AimeeMullins_2009P-0001782-0002881");
     assert_eq!(texts(&kaldi)[1], "it was n't easy they're there' cause of it's");
     assert_eq!(kaldi.dropped, BTreeMap::from([("ignore_time_segment_in_scoring", 1)]));
-    assert_eq!(texts(&site.open(CorpusKind::TedLium, &rule("ted-suffixes", "apart")))[0], "i 'd like to share with you a discovery that i made");
+    assert_eq!(
+        texts(&site.open(CorpusKind::TedLium, &rule("ted-suffixes", "apart")))[0],
+        "i 'd like to share with you a discovery that i made"
+    );
     assert_eq!(heard(&kaldi.utterances[2]).len(), (2.57 * 16_000.0) as usize);
 }
 
@@ -521,7 +534,11 @@ fn ami_is_cut_and_cleaned_as_kaldi_does() {
     let corpus = ami().open(CorpusKind::AmiIhm, &Rules::default());
     assert_as_peer(&corpus, "ami/kaldi");
     assert_eq!(texts(&corpus)[1], "THINK WE DO N'T");
-    assert!(corpus.dropped["segment without words"] == 1 && corpus.dropped["times of punctuation do not match"] > 0, "{:?}", corpus.dropped);
+    assert!(
+        corpus.dropped["segment without words"] == 1 && corpus.dropped["times of punctuation do not match"] > 0,
+        "{:?}",
+        corpus.dropped
+    );
     // The other meetings of the test set are not there.
     assert_eq!(corpus.problem_counts(), BTreeMap::from([(ProblemKind::MissingTranscript, 15)]));
     let fixed = ami().open(CorpusKind::AmiIhm, &rule("ami-commas", "fixed"));
@@ -556,7 +573,10 @@ fn chime6_is_read_as_kaldi_and_lhotse_read_it() {
     let near = |a: f32, b: f32| (a - b).abs() < 1e-3;
     assert!(near(level(&both.utterances[0]), 0.1) && near(level(&both.utterances[1]), 0.2) && near(level(&mix.utterances[0]), 0.15));
     let seven = site.open(CorpusKind::Chime6, &rule("chime6-sessions", "chime7"));
-    assert_eq!(problems(&seven), [(ProblemKind::MissingTranscript, "S19"), (ProblemKind::MissingTranscript, "S20"), (ProblemKind::MissingTranscript, "S21")][..2]);
+    assert_eq!(
+        problems(&seven),
+        [(ProblemKind::MissingTranscript, "S19"), (ProblemKind::MissingTranscript, "S20"), (ProblemKind::MissingTranscript, "S21")][..2]
+    );
 }
 
 #[test]
@@ -589,7 +609,10 @@ fn hub5_sides_are_channels_of_packed_files() {
     let callhome = site.open(CorpusKind::Hub5CallHome, &Rules::default());
     assert_eq!(callhome.dropped, BTreeMap::from([("IGNORE_TIME_SEGMENT_IN_SCORING", 1)]));
     let (a, b) = (&callhome.utterances[0], &callhome.utterances[2]);
-    assert_eq!((a.channel, b.channel, a.speaker.as_deref(), b.recording.as_str()), (Channel::Nth(0), Channel::Nth(1), Some("en_4156-A"), "en_4156"));
+    assert_eq!(
+        (a.channel, b.channel, a.speaker.as_deref(), b.recording.as_str()),
+        (Channel::Nth(0), Channel::Nth(1), Some("en_4156-A"), "en_4156")
+    );
     assert_eq!(heard(a).len(), 6_000);
     assert_ne!(heard(a)[..100], heard(b)[..100]);
     let words = site.open(CorpusKind::Hub5CallHome, &rule("stm-text", "words"));
@@ -660,11 +683,15 @@ fn kaldi_directories_are_read_as_lhotse_reads_them() {
 fn kaldi_directories_never_run_a_shell() {
     let site = kaldi();
     let canary = site.root().join("canary");
-    site.write("data/test/wav.scp", format!("rec-a touch {0}; cat audio/a.wav |\nrec-b cat $(touch {0}) |\nrec-d touch {0} |\n", canary.display()));
+    site.write(
+        "data/test/wav.scp",
+        format!("rec-a touch {0}; cat audio/a.wav |\nrec-b cat $(touch {0}) |\nrec-d touch {0} |\n", canary.display()),
+    );
     let corpus = corpora::open(CorpusKind::Kaldi, &site.root().join("data/test"), &Rules::default()).unwrap();
     assert!(!canary.exists() && corpus.utterances.is_empty());
     assert_eq!(corpus.problem_counts(), BTreeMap::from([(ProblemKind::UnsupportedSource, 3)]));
-    site.write("data/test/wav.scp", "rec-a audio/a.wav\n").write("data/test/segments", "a-1 rec-a 1 0.5\na-2 rec-a x 1\na-3 rec-a\nz-1 rec-a 0 1\n");
+    site.write("data/test/wav.scp", "rec-a audio/a.wav\n")
+        .write("data/test/segments", "a-1 rec-a 1 0.5\na-2 rec-a x 1\na-3 rec-a\nz-1 rec-a 0 1\n");
     let corpus = corpora::open(CorpusKind::Kaldi, &site.root().join("data/test"), &Rules::default()).unwrap();
     use ProblemKind::*;
     assert_eq!(corpus.problem_counts(), BTreeMap::from([(ImpossibleTimes, 1), (BadLine, 2), (MissingAudio, 3), (MissingTranscript, 1)]));
@@ -693,7 +720,15 @@ fn nemo_manifests() {
     std::fs::write(&train, lines.join("\n")).unwrap();
     let corpus = corpora::open(CorpusKind::Nemo, &train, &Rules::default()).unwrap();
     use ProblemKind::*;
-    let counts = [(EmptyReference, 1), (DuplicateId, 1), (MissingAudio, 1), (UnsupportedSource, 1), (MissingTranscript, 1), (ImpossibleTimes, 1), (BadLine, 1)];
+    let counts = [
+        (EmptyReference, 1),
+        (DuplicateId, 1),
+        (MissingAudio, 1),
+        (UnsupportedSource, 1),
+        (MissingTranscript, 1),
+        (ImpossibleTimes, 1),
+        (BadLine, 1),
+    ];
     assert_eq!((ids(&corpus), corpus.problem_counts()), (vec!["b"], BTreeMap::from(counts)));
     // Several manifests and none for the split.
     let said = corpora::open(CorpusKind::Nemo, site.root(), &rule("split", "dev")).unwrap_err().to_string();
@@ -782,7 +817,12 @@ fn missing_audio_is_listed_and_the_rest_goes_on() {
     site.write("LibriSpeech/test-clean/121/121726/121-121726.trans.txt", "121-121726-0000\n121-121726-0000 TWICE\n");
     let corpus = site.open(CorpusKind::LibriSpeechClean, &Rules::default());
     use ProblemKind::*;
-    let expected = [(EmptyReference, "121-121726-0000"), (DuplicateId, "121-121726-0000"), (MissingAudio, "61-70968-0001"), (MissingTranscript, "61-70970-0009")];
+    let expected = [
+        (EmptyReference, "121-121726-0000"),
+        (DuplicateId, "121-121726-0000"),
+        (MissingAudio, "61-70968-0001"),
+        (MissingTranscript, "61-70970-0009"),
+    ];
     assert_eq!(problems(&corpus), expected);
     assert_eq!(corpus.utterances.len(), 4);
 }
@@ -846,7 +886,8 @@ fn development_splits() {
 /// Every file under a folder.
 fn files_under(folder: &Path) -> Vec<PathBuf> {
     let entries: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let mut found: Vec<PathBuf> = entries.into_iter().flat_map(|path| if path.is_dir() { files_under(&path) } else { vec![path] }).collect();
+    let mut found: Vec<PathBuf> =
+        entries.into_iter().flat_map(|path| if path.is_dir() { files_under(&path) } else { vec![path] }).collect();
     found.sort();
     found
 }

@@ -388,48 +388,41 @@ fn small_model(unit: Unit) -> LanguageModel {
 
 /// Pieces of a vocabulary: of characters, and of parts of words.
 const CHARACTERS: [&str; 4] = ["", "a", " ", "b"];
-const SUBWORDS: [&str; 5] = ["\u{2581}a", "b", "", "\u{2581}", "\u{2581}ab"];
+const SUBWORDS: [&str; 5] = ["\u{2581}a", "b", "", "\u{2581}", "a"];
 
 fn pieces(pieces: &[&str]) -> Alphabet {
     let blank = pieces.iter().position(|p| p.is_empty()).unwrap();
     alphabet(&pieces.iter().map(|p| p.to_string()).collect::<Vec<String>>(), blank)
 }
 
-/// Log-probabilities of every text, and the best path to every sequence of tokens, by every path.
-#[derive(Default)]
-struct Enumeration {
-    texts: BTreeMap<String, f64>,
-    paths: BTreeMap<Vec<u32>, (f64, Vec<u32>)>,
+/// What full enumeration says of a text.
+#[derive(Clone)]
+struct Enumerated {
+    audio: f64,
+    /// The best path, its score and that of the second best.
+    path: Vec<u32>,
+    score: f64,
+    second: f64,
 }
 
-fn enumerate(log_probs: &[f32], alphabet: &Alphabet, paths: Paths) -> Enumeration {
+/// Every text, by every path.
+fn enumerate(log_probs: &[f32], alphabet: &Alphabet, paths: Paths) -> BTreeMap<String, Enumerated> {
     let vocab = alphabet.vocab();
     let steps = log_probs.len() / vocab;
-    let mut found = Enumeration::default();
+    let mut found = BTreeMap::new();
     for number in 0..vocab.pow(steps as u32) {
         let path: Vec<u32> = (0..steps).map(|step| (number / vocab.pow(step as u32) % vocab) as u32).collect();
         let score: f64 = path.iter().enumerate().map(|(step, &token)| f64::from(log_probs[step * vocab + token as usize])).sum();
         let tokens: Vec<u32> = collapse(&path, alphabet.blank()).iter().map(|run| run.token).collect();
-        let text = found.texts.entry(alphabet.text(&tokens)).or_insert(f64::NEG_INFINITY);
-        *text = add(paths, *text, score);
-        let best = found.paths.entry(without_idle_separators(&tokens, alphabet)).or_insert((f64::NEG_INFINITY, vec![]));
-        if score > best.0 {
-            *best = (score, path);
+        let none = Enumerated { audio: f64::NEG_INFINITY, path: vec![], score: f64::NEG_INFINITY, second: f64::NEG_INFINITY };
+        let text = found.entry(alphabet.text(&tokens)).or_insert(none);
+        text.audio = add(paths, text.audio, score);
+        text.second = text.second.max(score.min(text.score));
+        if score > text.score {
+            (text.path, text.score) = (path, score);
         }
     }
     found
-}
-
-fn without_idle_separators(tokens: &[u32], alphabet: &Alphabet) -> Vec<u32> {
-    let mut kept: Vec<u32> = vec![];
-    for &token in tokens {
-        let in_word = kept.last().is_some_and(|&last| !alphabet.is_separator(last));
-        if in_word || !alphabet.is_separator(token) {
-            kept.push(token);
-        }
-    }
-    kept.truncate(kept.iter().rposition(|&token| !alphabet.is_separator(token)).map_or(0, |last| last + 1));
-    kept
 }
 
 /// Scores of random steps that sum to one, from numbers of any size.
@@ -494,7 +487,7 @@ fn worth_in(which: usize, scorers: &Scorers, text: &str) -> f64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn unlimited_search_is_full_enumeration(
@@ -513,9 +506,8 @@ proptest! {
         let found = search(&alphabet, &config, &scorers).decode(&log_probs, log_probs.len() / alphabet.vocab());
         let all = enumerate(&log_probs, &alphabet, paths);
         let mut expected: Vec<(f64, f64, &str)> = all
-            .texts
             .iter()
-            .filter_map(|(text, audio)| Some((audio + worth_in(closed, &scorers, text) + in_language(closed, text)?, *audio, &**text)))
+            .filter_map(|(text, e)| Some((e.audio + worth_in(closed, &scorers, text) + in_language(closed, text)?, e.audio, &**text)))
             .collect();
         expected.sort_by(|a, b| b.0.total_cmp(&a.0));
         prop_assert_eq!(found.len(), expected.len());
@@ -526,7 +518,11 @@ proptest! {
                 prop_assert!((f64::from(ours.acoustic()) - audio).abs() < ROUNDING);
                 prop_assert_eq!(ours.hotwords, worth(&Scorers { hotwords: scorers.hotwords.clone(), ..Scorers::default() }, text) as f32);
             }
-            check_steps(ours, &all.paths[&ours.tokens].1, &log_probs, &alphabet)?;
+            let all_of_text = &all[&alphabet.text(&ours.tokens)];
+            // Either of two equal paths will do.
+            if all_of_text.score > all_of_text.second + ROUNDING {
+                check_steps(ours, &all_of_text.path, &log_probs, &alphabet)?;
+            }
         }
     }
 
@@ -627,8 +623,8 @@ fn wider_searches_reach_the_best_text() {
     for _ in 0..60 {
         let log_probs = random_steps(4, 6..7, 1.5).new_tree(&mut runner).unwrap().current();
         let scorers = scorers(6);
-        let texts = enumerate(&log_probs, &alphabet, Paths::Sum).texts;
-        let best = texts.iter().map(|(text, audio)| audio + worth(&scorers, text)).fold(f64::MIN, f64::max);
+        let texts = enumerate(&log_probs, &alphabet, Paths::Sum);
+        let best = texts.iter().map(|(text, e)| e.audio + worth(&scorers, text)).fold(f64::MIN, f64::max);
         let scores: Vec<f64> = [1, 4, 64, usize::MAX]
             .map(|beam_width| {
                 let found = search(&alphabet, &BeamConfig { beam_width, ..BeamConfig::exact() }, &scorers).decode(&log_probs, 6);

@@ -3,16 +3,29 @@
 // Tests report what they measured, and a failed unwrap is a failed test.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
+mod align;
+mod align_speech;
 mod architecture;
 mod audio;
+mod channels;
 mod cli;
+mod commands;
+mod corpora;
 mod ctc_loss;
 mod dataset;
+mod decode;
 mod features;
+mod formats;
 mod knobs;
+mod long;
 mod model;
 mod moe;
+mod ngram;
 mod oracle;
+mod report;
 mod results;
+mod scoring;
+mod sphere;
 mod text;
 mod training;
+mod vad;

@@ -26,6 +26,8 @@ fn render() -> String {
             Some("encoder_peers") => encoder(&mut text, &name, &json),
             Some("yardstick") => yardstick(&mut text, &name, &json),
             Some("transcribe") => transcribe(&mut text, &name, &json),
+            Some("scoring") => peers(&mut text, &name, &json, "Scoring: 10,000 utterances, 200,000 words, one thread"),
+            Some("decoding") => peers(&mut text, &name, &json, "Beam search against its peers, one thread"),
             other => panic!("{name}: no table for benchmark {other:?}"),
         }
     }
@@ -48,6 +50,18 @@ fn features(text: &mut String, name: &str, json: &Value) {
         let (features, peer) = pair.split_once(" vs ").unwrap();
         writeln!(text, "| {features} | {peer} | {:.1}x | {:.1}x |", ratio["best"].as_f64().unwrap(), ratio["median"].as_f64().unwrap())
             .unwrap();
+    }
+}
+
+/// Ratios against peers by name.
+fn peers(text: &mut String, name: &str, json: &Value, title: &str) {
+    heading(text, title, name, json);
+    text.push_str("| work | faster than it, best run | median run |\n|---|---|---|\n");
+    for (pair, ratio) in json["ratio_peer_over_ours"].as_object().unwrap() {
+        writeln!(text, "| {pair} | {:.1}x | {:.1}x |", ratio["best"].as_f64().unwrap(), ratio["median"].as_f64().unwrap()).unwrap();
+    }
+    for (normalizer, speed) in json["lines_per_s"].as_object().into_iter().flatten() {
+        writeln!(text, "\nNormaliser `{normalizer}`: {:.0} lines/s.", speed.as_f64().unwrap()).unwrap();
     }
 }
 

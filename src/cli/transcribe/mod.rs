@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -38,7 +39,7 @@ pub struct Arguments {
     model: Option<PathBuf>,
     /// Formats: txt, json, verbose_json, srt, vtt, tsv, csv, lrc, ctm, stm, textgrid, or several joined by commas, or all
     #[arg(short, long, visible_alias = "output-format", alias = "output_format", default_value = "txt")]
-    format: String,
+    format: Formats,
     /// Folder for transcripts, one file for each recording and format (default: standard output)
     #[arg(short, long, alias = "output_dir", value_name = "FOLDER")]
     output_dir: Option<PathBuf>,
@@ -87,6 +88,18 @@ pub struct Arguments {
     verbose: bool,
 }
 
+/// A list of formats.
+#[derive(Debug, Clone)]
+struct Formats(Vec<Format>);
+
+impl FromStr for Formats {
+    type Err = Error;
+
+    fn from_str(list: &str) -> crate::error::Result<Self> {
+        Format::parse_list(list).map(Self)
+    }
+}
+
 /// How subtitles look.
 #[derive(Debug, Args)]
 struct SubtitleArguments {
@@ -126,7 +139,7 @@ fn on_off(text: &str) -> Result<bool, String> {
 
 /// Transcribes every file; the exit code is 1 if any failed or Ctrl-C came first.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let formats = Format::parse_list(&arguments.format)?;
+    let formats = arguments.format.0.clone();
     let options = arguments.subtitles.options();
     options.validate()?;
     let depth = if arguments.recursive { Depth::Recursive } else { Depth::Flat };
@@ -137,7 +150,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         work = shard.of(work);
     }
     if arguments.output_dir.is_none() && (formats.len() > 1 || (work.len() > 1 && !streams(formats[0]))) {
-        let reason = format!("several transcripts of format {} do not fit on standard output: name a folder with --output-dir", arguments.format);
+        let ids: Vec<&str> = formats.iter().map(|f| f.id()).collect();
+        let reason = format!("several transcripts of format {} do not fit on standard output: name a folder with --output-dir", ids.join(", "));
         return Err(Error::config("--format", reason).into());
     }
     if let Some(threads) = arguments.threads {
@@ -145,6 +159,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let folder = find_model(arguments.model.as_deref())?;
     let decoding = arguments.decoding.decoding(&folder)?;
+    let start = Instant::now();
+    let transcriber = Transcriber::open(&folder, device::open(arguments.device)?, arguments.dtype.precision())?
+        .with_decoding(&decoding)?
+        .with_channels(arguments.channels)
+        .with_voice_activity(arguments.vad.then(VadOptions::default))?
+        .with_batch_memory(arguments.batch_memory << 20);
     let settings = format!(
         "{} {} {:?} vad {} channels {:?} chunks {:?} {:?}",
         Transcriber::fingerprint(&folder)?,
@@ -160,13 +180,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         None => Sink::Stdout { format: formats[0], options, next: 0, waiting: BTreeMap::new() },
     };
     let skipped = if arguments.resume { sink.skip_done(&mut work) } else { 0 };
-
-    let start = Instant::now();
-    let transcriber = Transcriber::open(&folder, device::open(arguments.device)?, arguments.dtype.precision())?
-        .with_decoding(&decoding)?
-        .with_channels(arguments.channels)
-        .with_voice_activity(arguments.vad.then(VadOptions::default))?
-        .with_batch_memory(arguments.batch_memory << 20);
     let transcriber = match (arguments.chunk_seconds, arguments.context_seconds) {
         (None, None) => transcriber,
         (longest, context) => {
@@ -214,7 +227,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if interrupted {
         eprintln!("interrupted: {} of {} files are done", report.done, paths.len());
     }
-    if arguments.verbose || (!arguments.quiet && (report.failed > 0 || (paths.len() + skipped > 1 && arguments.output_dir.is_some()))) {
+    if arguments.verbose || (!arguments.quiet && paths.len() + skipped > 1 && (report.failed > 0 || arguments.output_dir.is_some())) {
         report.summary(paths.len(), skipped);
     }
     if arguments.verbose {

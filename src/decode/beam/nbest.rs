@@ -22,7 +22,8 @@ impl Search {
             let mut path: Vec<u32> = self.moments.path(beam.best().1).map(|(_, m)| m.token).collect();
             path.extend(self.moments.certain.last().map(|m| m.token));
             path.reverse();
-            let finished = Finished { audio: beam.total, peak: beam.total, language, hotwords, end: Some(beam.best().1) };
+            let (peak, end) = beam.best();
+            let finished = Finished { audio: beam.total, peak, language, hotwords, end: Some(end) };
             let next = found.len();
             match texts.entry(self.alphabet.text(&path)) {
                 Entry::Vacant(new) => {
@@ -71,11 +72,11 @@ impl Search {
 /// A text at the end of an utterance.
 struct Finished {
     audio: f64,
-    /// The most of `audio` that one way to spell the text has.
+    /// The best path's part of `audio`.
     peak: f64,
     language: f64,
     hotwords: f64,
-    /// The path to show; `None` for that of no tokens.
+    /// The last moment of the best path; `None` where it has no tokens because none were kept.
     end: Option<u32>,
 }
 
@@ -84,7 +85,7 @@ impl Finished {
         self.audio + self.language + self.hotwords
     }
 
-    /// Takes in another way to spell the same text.
+    /// Takes in other paths to the same text.
     fn merge(&mut self, other: Self, paths: Paths) {
         let audio = add(paths, self.audio, other.audio);
         if other.peak > self.peak {

@@ -17,7 +17,7 @@ const MAX_STATES: usize = 1 << 20;
 /// Rules within rules within groups: bounds the recursion.
 const MAX_DEPTH: usize = 500;
 
-/// Weights are kept to this, so that ways around a loop come back to the same set.
+/// Sets whose weights differ by less are one, so that ways around a loop come back to the same set.
 const WEIGHT_UNIT: f32 = 1.0 / 1024.0;
 
 /// Ways this much worse than another to the same text are forgotten, so that there are finitely many sets.
@@ -126,11 +126,11 @@ impl Automaton {
     /// The number of a set, and its best weight, which it then has no more.
     fn number(&mut self, set: Vec<(u32, f32)>) -> (u32, f32) {
         let best = set.iter().map(|(_, weight)| *weight).fold(f32::NEG_INFINITY, f32::max);
-        let units = set.iter().map(|&(way, weight)| (way, ((weight - best) / WEIGHT_UNIT).round() as i32));
-        let key: Box<[(u32, i32)]> = units.filter(|(_, units)| *units as f32 * WEIGHT_UNIT >= WORST_WEIGHT).collect();
+        let set: Set = set.into_iter().map(|(way, weight)| (way, weight - best)).filter(|(_, weight)| *weight >= WORST_WEIGHT).collect();
+        let key: Box<[(u32, i32)]> = set.iter().map(|&(way, weight)| (way, (weight / WEIGHT_UNIT).round() as i32)).collect();
         let next = self.sets.len() as u32;
-        let number = *self.numbers.entry(key).or_insert_with_key(|key| {
-            self.sets.push(key.iter().map(|&(way, units)| (way, units as f32 * WEIGHT_UNIT)).collect());
+        let number = *self.numbers.entry(key).or_insert_with(|| {
+            self.sets.push(set);
             next
         });
         (number, best)

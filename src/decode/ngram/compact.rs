@@ -5,8 +5,8 @@
 //! words, each with a zero byte | unigrams | for each order from 2: tables of values, array, starts of the pointers' high bits
 //! SHA-256 of all that
 //! ```
-//! All numbers are little-endian; arrays and their parts are those of the `trie` module. Children are sorted by id, ids are in the order
-//! in which words first occurred in the text. The same text and options give the same bytes.
+//! All numbers are little-endian; arrays and their parts are those of the `trie` module. Ids are in the order of the words' hashes, which
+//! spreads them evenly. The same text and options give the same bytes.
 
 use std::path::Path;
 
@@ -65,7 +65,7 @@ pub(super) fn open(path: &Path, bytes: &Bytes) -> Result<NgramModel> {
         if next.is_some() {
             pointers = Some(Pointers::Split { low, starts: parts.take(&what, starts.checked_mul(8))? });
         }
-        arrays.push(Array { bytes: array, entries, word_bits, values, pointers });
+        arrays.push(Array::new(array, entries, word_bits, values, pointers));
     }
     let end = parts.at();
     let checksum = parts.take("the checksum", Some(CHECKSUM_BYTES as u64))?;

@@ -69,7 +69,7 @@ pub(super) fn read(header: &Header, parts: &mut Parts, kind: u32) -> Result<(Voc
             }
         };
         let bytes = parts.take(&what, array_bytes(entries, record_bits(word_bits, &values, pointers.as_ref())))?;
-        arrays.push(Array { bytes, entries, word_bits, values, pointers });
+        arrays.push(Array::new(bytes, entries, word_bits, values, pointers));
     }
     let words = vocabulary.len();
     Ok((vocabulary, Storage::Trie(Trie { unigrams, words, arrays })))

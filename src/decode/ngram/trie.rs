@@ -52,41 +52,11 @@ impl Values {
         Self::Quantized { probs, backoffs: backoff_bits.map(table).unwrap_or_default() }
     }
 
-    fn backoff_bits(&self) -> u32 {
+    /// Bits of a probability and of a backoff.
+    fn bits(&self) -> (u32, u32) {
         match self {
-            Self::Plain => 32,
-            Self::Quantized { backoffs, .. } => backoffs.len().max(1).ilog2(),
-        }
-    }
-
-    fn prob_bits(&self) -> u32 {
-        match self {
-            Self::Plain => 31,
-            Self::Quantized { probs, .. } => probs.len().max(1).ilog2(),
-        }
-    }
-
-    /// log10 probability and backoff of the record whose values start at bit `at`.
-    fn read(&self, bytes: &[u8], at: u64) -> (f32, f32) {
-        match self {
-            Self::Plain => {
-                let prob = f32::from_bits(bits_at(bytes, at, 31) as u32 | 1 << 31);
-                (prob, f32::from_bits(bits_at(bytes, at + 31, 32) as u32))
-            }
-            Self::Quantized { probs, backoffs } => {
-                let (prob_bits, backoff_bits) = (self.prob_bits(), self.backoff_bits());
-                let both = bits_at(bytes, at, prob_bits + backoff_bits);
-                let place = |table: &[f32], index: u64| table.get(index as usize).copied().unwrap_or_default();
-                (place(probs, both >> backoff_bits), place(backoffs, both & ((1 << backoff_bits) - 1)))
-            }
-        }
-    }
-
-    /// log10 probability of the record of the highest order whose value starts at bit `at`.
-    fn read_longest(&self, bytes: &[u8], at: u64) -> f32 {
-        match self {
-            Self::Plain => f32::from_bits(bits_at(bytes, at, 31) as u32 | 1 << 31),
-            Self::Quantized { probs, .. } => probs.get(bits_at(bytes, at, self.prob_bits()) as usize).copied().unwrap_or_default(),
+            Self::Plain => (31, 32),
+            Self::Quantized { probs, backoffs } => (probs.len().max(1).ilog2(), backoffs.len().max(1).ilog2()),
         }
     }
 }
@@ -94,73 +64,118 @@ impl Values {
 /// The array of one order.
 #[derive(Debug, Clone)]
 pub(super) struct Array {
-    pub(super) bytes: Bytes,
-    pub(super) entries: u64,
-    pub(super) word_bits: u32,
-    pub(super) values: Values,
+    bytes: Bytes,
+    entries: u64,
+    word_bits: u32,
+    values: Values,
+    /// Bits of a probability and of a backoff.
+    value_bits: (u32, u32),
     /// `None` in the highest order.
-    pub(super) pointers: Option<Pointers>,
+    pointers: Option<Pointers>,
+    record_bits: u64,
 }
 
 impl Array {
-    /// Bits of a record.
-    pub(super) fn record_bits(&self) -> u32 {
-        record_bits(self.word_bits, &self.values, self.pointers.as_ref())
+    pub(super) fn new(bytes: Bytes, entries: u64, word_bits: u32, values: Values, pointers: Option<Pointers>) -> Self {
+        let record_bits = u64::from(record_bits(word_bits, &values, pointers.as_ref()));
+        Self { bytes, entries, word_bits, value_bits: values.bits(), values, pointers, record_bits }
     }
 
     /// The record of a word among `begin..end`.
-    fn find(&self, (begin, end): (u64, u64), word: WordId) -> Option<u64> {
-        let bits = u64::from(self.record_bits());
-        let bytes: &[u8] = &self.bytes;
-        let (mut low, mut high) = (begin, end.min(self.entries));
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let found = bits_at(bytes, middle * bits, self.word_bits);
-            match found.cmp(&u64::from(word)) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Equal => return Some(middle),
-                std::cmp::Ordering::Greater => high = middle,
+    fn find(&self, bytes: &[u8], (begin, end): (u64, u64), word: WordId) -> Option<u64> {
+        let end = end.min(self.entries);
+        let word_at = |record: u64| bits_at(bytes, record * self.record_bits, self.word_bits);
+        let found = lower_bound(begin, end, (0, 1 << self.word_bits), u64::from(word), word_at);
+        (found < end && word_at(found) == u64::from(word)).then_some(found)
+    }
+
+    /// log10 probability and backoff of a record.
+    fn middle_values(&self, bytes: &[u8], record: u64) -> (f32, f32) {
+        let at = record * self.record_bits + u64::from(self.word_bits);
+        match &self.values {
+            Values::Plain => (negative(bits_at(bytes, at, 31)), f32::from_bits(bits_at(bytes, at + 31, 32) as u32)),
+            Values::Quantized { probs, backoffs } => {
+                let (prob_bits, backoff_bits) = self.value_bits;
+                let both = bits_at(bytes, at, prob_bits + backoff_bits);
+                let place = |table: &[f32], index: u64| table.get(index as usize).copied().unwrap_or_default();
+                (place(probs, both >> backoff_bits), place(backoffs, both & ((1 << backoff_bits) - 1)))
             }
         }
-        None
+    }
+
+    /// log10 probability of a record of the highest order.
+    fn longest_value(&self, bytes: &[u8], record: u64) -> f32 {
+        let value = bits_at(bytes, record * self.record_bits + u64::from(self.word_bits), self.value_bits.0);
+        match &self.values {
+            Values::Plain => negative(value),
+            Values::Quantized { probs, .. } => probs.get(value as usize).copied().unwrap_or_default(),
+        }
     }
 
     /// Where the children of a record start and end.
-    fn children(&self, record: u64) -> (u64, u64) {
+    fn children(&self, bytes: &[u8], record: u64) -> (u64, u64) {
         let Some(pointers) = &self.pointers else { return (0, 0) };
-        let bits = u64::from(self.record_bits());
         let low = pointers.inline_bits();
-        let at = (record + 1) * bits - u64::from(low);
-        let (begin, end) = (bits_at(&self.bytes, at, low), bits_at(&self.bytes, at + bits, low));
+        let at = (record + 1) * self.record_bits - u64::from(low);
+        let (begin, end) = (bits_at(bytes, at, low), bits_at(bytes, at + self.record_bits, low));
         match pointers {
             Pointers::Inline(_) => (begin, end),
             Pointers::Split { starts, .. } => {
-                let above = first_above(starts, record);
+                let starts: &[u8] = starts;
+                let len = (starts.len() / 8) as u64;
+                let start_at = |high: u64| u64_at(starts, 8 * high as usize);
+                let above = lower_bound(0, len, (0, self.entries + 1), record + 1, start_at);
                 let mut next = above;
-                while next < (starts.len() / 8) && u64_at(starts, 8 * next) <= record + 1 {
+                while next < len && start_at(next) <= record + 1 {
                     next += 1;
                 }
-                let high = |above: usize| (above.saturating_sub(1) as u64) << low;
+                let high = |above: u64| above.saturating_sub(1) << low;
                 (high(above) | begin, high(next) | end)
             }
         }
     }
 }
 
+/// A negative number without its sign, given it back.
+fn negative(bits: u64) -> f32 {
+    f32::from_bits(bits as u32 | 1 << 31)
+}
+
 /// Bits of a record of these parts.
 pub(super) fn record_bits(word_bits: u32, values: &Values, pointers: Option<&Pointers>) -> u32 {
+    let (prob_bits, backoff_bits) = values.bits();
     match pointers {
-        Some(pointers) => word_bits + values.prob_bits() + values.backoff_bits() + pointers.inline_bits(),
-        None => word_bits + values.prob_bits(),
+        Some(pointers) => word_bits + prob_bits + backoff_bits + pointers.inline_bits(),
+        None => word_bits + prob_bits,
     }
 }
 
-/// Number of ascending 64-bit numbers that are at most `record`.
-fn first_above(starts: &[u8], record: u64) -> usize {
-    let (mut low, mut high) = (0, starts.len() / 8);
+/// Guesses by even spacing before the search goes on by halves.
+const GUESSES: u32 = 6;
+
+/// The first of the places `low..high` whose number is at least `key`, `high` if none is. The numbers ascend, and lie in `values` (the end
+/// excluded) more or less evenly: a guess of the place is much better than the middle.
+fn lower_bound(mut low: u64, mut high: u64, values: (u64, u64), key: u64, number_at: impl Fn(u64) -> u64) -> u64 {
+    let (mut least, mut most) = values;
+    let mut guesses = 0;
     while low < high {
-        let middle = (low + high) / 2;
-        if u64_at(starts, 8 * middle) <= record { low = middle + 1 } else { high = middle }
+        let span = high - low;
+        let place = if span > 8 && guesses < GUESSES && least < key && key < most {
+            guesses += 1;
+            let ahead = (key - least) as f64 * span as f64 / (most - least) as f64;
+            low + (ahead as u64).min(span - 1)
+        } else {
+            low + span / 2
+        };
+        let found = number_at(place);
+        if found < key {
+            (low, least) = (place + 1, found);
+        } else {
+            (high, most) = (place, found);
+            if found == key && (place == low || number_at(place - 1) < key) {
+                return place;
+            }
+        }
     }
     low
 }
@@ -206,15 +221,53 @@ impl Search for Trie {
 
     fn middle(&self, below: usize, node: &mut (u64, u64), word: WordId) -> Option<Entry> {
         let array = &self.arrays[below];
-        let record = array.find(*node, word)?;
-        let (prob, backoff) = array.values.read(&array.bytes, record * u64::from(array.record_bits()) + u64::from(array.word_bits));
-        *node = array.children(record);
+        let bytes: &[u8] = &array.bytes;
+        let record = array.find(bytes, *node, word)?;
+        let (prob, backoff) = array.middle_values(bytes, record);
+        *node = array.children(bytes, record);
         Some(Entry { prob, backoff, extends_left: node.0 < node.1 })
     }
 
     fn longest(&self, node: &(u64, u64), word: WordId) -> Option<f32> {
         let array = self.arrays.last()?;
-        let record = array.find(*node, word)?;
-        Some(array.values.read_longest(&array.bytes, record * u64::from(array.record_bits()) + u64::from(array.word_bits)))
+        let bytes: &[u8] = &array.bytes;
+        let record = array.find(bytes, *node, word)?;
+        Some(array.longest_value(bytes, record))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lower_bounds_of_even_and_uneven_numbers() {
+        let even: Vec<u64> = (0..500).map(|i| 7 * i + i % 3).collect();
+        let uneven: Vec<u64> = (0..500).map(|i| i * i / 3).collect();
+        let twice: Vec<u64> = (0..500).map(|i| i / 20 * 60).collect();
+        let same = vec![5; 100];
+        for numbers in [&even, &uneven, &twice, &same, &vec![], &vec![3]] {
+            for key in 0..4000 {
+                let place = |low: u64| lower_bound(low, numbers.len() as u64, (0, 4000), key, |i| numbers[i as usize]);
+                let expected = numbers.partition_point(|&number| number < key) as u64;
+                assert_eq!(place(0), expected, "{key}");
+                if numbers.len() > 10 {
+                    assert_eq!(place(10), expected.max(10), "{key}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pointers_are_split_where_that_is_smaller() {
+        let bits = |records: u64, max: u64| {
+            let (low, starts) = split(records, max, 25);
+            (records * u64::from(low) + 64 * starts, records * u64::from(super::super::bytes::bits_for(max)) + 64)
+        };
+        for (records, max) in [(1_000_000, 4_000_000), (10, 1_000_000), (1, 0), (5, 5)] {
+            let (split, whole) = bits(records, max);
+            assert!(split <= whole, "{records} {max}: {split} {whole}");
+        }
+        assert_eq!(split(1000, 0, 25), (0, 1));
     }
 }

@@ -3,13 +3,13 @@
 pub(crate) mod segments;
 mod usage;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::audio::{Channels, Limits};
 use crate::error::{Error, Result};
-use crate::eval::corpora::{Corpus, Utterance};
+use crate::eval::corpora::{Corpus, Problem, Utterance};
 use crate::eval::glm::Side;
 use crate::eval::report::environment::peak_memory_bytes;
 use crate::eval::report::journal::{Failure, Journal, Utterance as Line};
@@ -44,6 +44,47 @@ struct Heard {
     text: String,
     experts: Vec<Vec<u16>>,
     seconds: f64,
+}
+
+/// Scores texts that another program made of the same test sets: `hypotheses` by the ids of the utterances.
+///
+/// # Errors
+/// As [`Bench::run`].
+pub fn score(
+    corpora: &[(String, Corpus)],
+    hypotheses: &HashMap<String, String>,
+    scoring: &Scoring,
+    provenance: Provenance,
+    output: &Path,
+) -> Result<(RunResult, Vec<Line>)> {
+    let run = provenance.run_id();
+    let journal = crate::eval::report::journal::path_of(output);
+    // These texts may have changed under the same name.
+    match std::fs::remove_file(&journal) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&journal, error)),
+        _ => {}
+    }
+    let mut journal = Journal::open(&journal, &run)?;
+    for (set, corpus) in corpora {
+        for utterance in &corpus.utterances {
+            if !scoring.counts(&scoring.normalize(&utterance.reference, Side::Reference)) {
+                continue;
+            }
+            let seconds = utterance.duration.unwrap_or(0.0);
+            journal.append(match hypotheses.get(&utterance.id) {
+                Some(text) => scored(&run, set, utterance, seconds, text, scoring)?,
+                None => {
+                    let failure = Failure { kind: "no hypothesis".into(), message: "the file of hypotheses does not have it".into() };
+                    line(&run, set, utterance, 0.0, Default::default(), Some(failure))
+                }
+            })?;
+        }
+    }
+    let measured = Measured { speed: Speed::default(), experts: None, problems: problems(corpora) };
+    let lines = journal.finish()?;
+    let result = RunResult::of(provenance, &lines, measured)?;
+    result.write(output)?;
+    Ok((result, lines))
 }
 
 impl Bench<'_> {
@@ -92,7 +133,7 @@ impl Bench<'_> {
                             usage.add(set, &utterance.id, h.seconds, &h.experts);
                         }
                         let texts: Vec<&str> = heard.iter().map(|h| h.text.as_str()).filter(|text| !text.is_empty()).collect();
-                        self.line(&run, set, utterance, seconds, &texts.join(" "))
+                        scored(&run, set, utterance, seconds, &texts.join(" "), self.scoring)
                     }
                     Err(error) => Ok(failed(&run, set, utterance, &error)),
                 };
@@ -121,10 +162,7 @@ impl Bench<'_> {
             peak_memory_bytes: peak_memory_bytes(),
             warm_up_utterances: WARM_UP,
         };
-        let problems = self.corpora.iter().flat_map(|(set, corpus)| {
-            corpus.problems.iter().map(|p| (set.clone(), p.what.to_string(), format!("{}: {}", p.place, p.detail)))
-        });
-        let measured = Measured { speed, experts: usage.finish(), problems: problems.collect() };
+        let measured = Measured { speed, experts: usage.finish(), problems: problems(self.corpora) };
         let lines = journal.finish()?;
         let result = RunResult::of(self.provenance, &lines, measured)?;
         result.write(&self.output)?;
@@ -136,12 +174,19 @@ impl Bench<'_> {
         let seconds = SampleRate::HZ_16000.seconds(stretch.steps() * self.transcriber.step_samples());
         Heard { text: self.transcriber.tokenizer().decode(&hypothesis.tokens), experts: stretch.experts.clone(), seconds }
     }
+}
 
-    fn line(&self, run: &str, set: &str, utterance: &Utterance, seconds: f64, hypothesis: &str) -> Result<Line> {
-        let TextScore { reference, hypothesis: normalized, words, characters } = self.scoring.score(&utterance.reference, hypothesis)?;
-        let scored = (hypothesis.to_string(), reference, normalized, words, characters);
-        Ok(line(run, set, utterance, seconds, scored, None))
-    }
+fn problems(corpora: &[(String, Corpus)]) -> Vec<(String, String, String)> {
+    let of = |(set, corpus): &(String, Corpus)| {
+        let problem = |p: &Problem| (set.clone(), p.what.to_string(), format!("{}: {}", p.place, p.detail));
+        corpus.problems.iter().map(problem).collect::<Vec<_>>()
+    };
+    corpora.iter().flat_map(of).collect()
+}
+
+fn scored(run: &str, set: &str, utterance: &Utterance, seconds: f64, hypothesis: &str, scoring: &Scoring) -> Result<Line> {
+    let TextScore { reference, hypothesis: normalized, words, characters } = scoring.score(&utterance.reference, hypothesis)?;
+    Ok(line(run, set, utterance, seconds, (hypothesis.to_string(), reference, normalized, words, characters), None))
 }
 
 fn failed(run: &str, set: &str, utterance: &Utterance, error: &Error) -> Line {

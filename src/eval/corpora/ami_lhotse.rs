@@ -1,8 +1,8 @@
 //! AMI as Lhotse's recipe cuts and cleans it (`normalize_text="kaldi"`, `max_words_per_segment=30`).
 
+use super::Utterance;
 use super::ami::{Segment, Speaker, Word};
 use super::draft::Draft;
-use super::Utterance;
 use crate::audio::Channel;
 use crate::units::SampleRate;
 
@@ -88,7 +88,8 @@ fn split<'a>(words: &[Timed<'a>]) -> Vec<Vec<Timed<'a>>> {
 
 /// Upper case; what is no letter, digit or apostrophe is a space.
 fn normalize(text: &str) -> String {
-    let kept: String = text.to_uppercase().chars().map(|c| if c.is_ascii_uppercase() || c.is_ascii_digit() || c == '\'' { c } else { ' ' }).collect();
+    let kept: String =
+        text.to_uppercase().chars().map(|c| if c.is_ascii_uppercase() || c.is_ascii_digit() || c == '\'' { c } else { ' ' }).collect();
     let kept = kept.split_whitespace().collect::<Vec<_>>().join(" ");
     let kept = kept.replace("MM HMM", "MM-HMM").replace("UH HUH", "UH-HUH");
     let words: Vec<&str> = kept.split(' ').collect();

@@ -271,7 +271,7 @@ mod tests {
         std::os::unix::fs::symlink(folder.path(), folder.path().join("a/loop")).unwrap();
         let found = walk(folder.path()).unwrap();
         assert!(found.len() <= 2, "{found:?}");
-        assert_eq!(found[0], folder.path().join("a/x"));
+        assert!(found.contains(&folder.path().join("a/x")), "{found:?}");
     }
 
     #[test]

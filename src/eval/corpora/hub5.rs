@@ -72,11 +72,7 @@ fn read(root: &Path, rules: &Rules, prefix: &str, draft: &mut Draft) -> Result<(
         match Row::parse(text) {
             Some(Ok(row)) if row.file.starts_with(prefix) => {
                 found.insert(segment_id(row.file, row.channel, row.start, row.end));
-                if row.is_ignored() {
-                    draft.drop_by("IGNORE_TIME_SEGMENT_IN_SCORING");
-                } else {
-                    rows.push((line, row));
-                }
+                rows.push((line, row));
             }
             Some(Err(reason)) => draft.bad_line(&path, line, reason),
             _ => {}
@@ -87,6 +83,10 @@ fn read(root: &Path, rules: &Rules, prefix: &str, draft: &mut Draft) -> Result<(
     }
     let padded = if rules.hub5_padding == Hub5Padding::Tenth { padded(&rows) } else { HashMap::new() };
     for (line, row) in rows {
+        if row.is_ignored() {
+            draft.drop_by("IGNORE_TIME_SEGMENT_IN_SCORING");
+            continue;
+        }
         let channel = match row.channel() {
             Ok(channel) => channel,
             Err(reason) => {

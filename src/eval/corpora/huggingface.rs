@@ -24,7 +24,8 @@ const SPEAKERS: [&str; 3] = ["speaker_id", "speaker", "client_id"];
 fn metadata(root: &Path, rules: &Rules) -> Option<PathBuf> {
     let splits: &[&str] = if rules.split == Split::Dev { &["validation", "dev"] } else { &["test"] };
     let folders = splits.iter().flat_map(|split| [split.to_string(), format!("data/{split}")]).chain(["".into(), "data".into()]);
-    let places: Vec<PathBuf> = folders.flat_map(|folder| ["metadata.csv", "metadata.jsonl"].map(|name| root.join(&folder).join(name))).collect();
+    let places: Vec<PathBuf> =
+        folders.flat_map(|folder| ["metadata.csv", "metadata.jsonl"].map(|name| root.join(&folder).join(name))).collect();
     places.into_iter().find(|path| path.is_file())
 }
 
@@ -129,7 +130,8 @@ mod tests {
     fn csv_of_rfc_4180() {
         let text = "a,b\r\n\"x, \"\"y\"\"\",\"two\nlines\"\r\n\r\n5\" tape,\"\"\nlast,";
         let rows = csv_rows(text);
-        let expected: [(usize, [&str; 2]); 4] = [(1, ["a", "b"]), (2, ["x, \"y\"", "two\nlines"]), (5, ["5\" tape", ""]), (6, ["last", ""])];
+        let expected: [(usize, [&str; 2]); 4] =
+            [(1, ["a", "b"]), (2, ["x, \"y\"", "two\nlines"]), (5, ["5\" tape", ""]), (6, ["last", ""])];
         assert_eq!(rows.len(), expected.len());
         for ((line, row), (expected_line, expected)) in rows.iter().zip(expected) {
             assert_eq!((*line, row.as_slice()), (expected_line, expected.map(str::to_string).as_slice()));

@@ -165,7 +165,9 @@ fn sox(arguments: &[&str]) -> Parsed<Stage> {
                 let chosen = effects.next().unwrap_or_default();
                 channel = if chosen == "-" { Channel::Mix } else { numbered("sox remix", chosen)? };
             }
-            "rate" | "dither" => while effects.next_if(|word| word.starts_with('-') || word.starts_with(|c: char| c.is_ascii_digit())).is_some() {},
+            "rate" | "dither" => {
+                while effects.next_if(|word| word.starts_with('-') || word.starts_with(|c: char| c.is_ascii_digit())).is_some() {}
+            }
             "channels" if effects.next() == Some("1") => {}
             _ => return Err(format!("`sox .. {effect}` is not an effect this reader knows")),
         }

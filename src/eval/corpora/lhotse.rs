@@ -79,7 +79,9 @@ fn json_files(root: &Path) -> Result<Vec<(PathBuf, Holds)>> {
         let object = files::first_object(path)?;
         let has = |key| object.contains_key(key);
         match () {
-            () if has("supervisions") || object.get("type").and_then(Value::as_str).is_some_and(|t| t.ends_with("Cut")) => Some(Holds::Cuts),
+            () if has("supervisions") || object.get("type").and_then(Value::as_str).is_some_and(|t| t.ends_with("Cut")) => {
+                Some(Holds::Cuts)
+            }
             () if has("recording_id") && has("start") => Some(Holds::Supervisions),
             () if has("sources") && has("sampling_rate") => Some(Holds::Recordings),
             () => None,

@@ -6,26 +6,8 @@ use crate::audio::Channel;
 const IGNORED: [&str; 2] = ["ignore_time_segment_in_scoring", "ignore_time_segment_"];
 
 /// Words and sounds that scoring of conversational speech removes (Kaldi's Hub5 filters).
-const HESITATIONS: [&str; 18] = [
-    "uh",
-    "um",
-    "eh",
-    "mm",
-    "hm",
-    "ah",
-    "huh",
-    "ha",
-    "er",
-    "oof",
-    "hee",
-    "ach",
-    "eee",
-    "ew",
-    "%hesitation",
-    "%bcack",
-    "%bcnack",
-    "@",
-];
+const HESITATIONS: [&str; 18] =
+    ["uh", "um", "eh", "mm", "hm", "ah", "huh", "ha", "er", "oof", "hee", "ach", "eee", "ew", "%hesitation", "%bcack", "%bcnack", "@"];
 
 /// One row.
 #[derive(Debug, Clone, PartialEq)]

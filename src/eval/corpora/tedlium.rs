@@ -82,9 +82,8 @@ fn words(text: &str, suffixes: TedSuffixes) -> String {
         TedSuffixes::Kaldi => join_pairs(&tokens, |_, next| next.starts_with('\'')).join(" "),
         TedSuffixes::Lhotse => {
             let letter = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-            let joined = join_pairs(&tokens, |word, next| {
-                letter(word.chars().next_back()) && next.starts_with('\'') && letter(next.chars().nth(1))
-            });
+            let joined =
+                join_pairs(&tokens, |word, next| letter(word.chars().next_back()) && next.starts_with('\'') && letter(next.chars().nth(1)));
             join_pairs(&joined, |word, next| word.ends_with('\'') && letter(next.chars().next())).join(" ")
         }
     }

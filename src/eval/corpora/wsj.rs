@@ -101,7 +101,7 @@ fn read(root: &Path, rules: &Rules, draft: &mut Draft) -> Result<()> {
 fn clean(text: &str) -> String {
     let words = text.split_whitespace().filter_map(|token| {
         let word = token.to_uppercase().replace('\\', "");
-        let noise = word.starts_with('[') && word.ends_with(']');
+        let noise = word.split_once('[').is_some_and(|(_, rest)| rest.contains(']'));
         let inner = word.strip_prefix('<').and_then(|w| w.strip_suffix('>')).filter(|w| !w.is_empty());
         match word.as_str() {
             "~" | "." | "" => None,
@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn marks_of_the_dot_form() {
-        let text = "[<door_slam] Mr\\. <and> the [loud_breath] . [phone_ring/] fifty %percent [/phone_ring] three .point five --dash it's ~";
+        let text =
+            "[<door_slam] Mr\\. <and> the [loud_breath] . [phone_ring/] fifty %percent [/phone_ring] three .point five --dash it's ~";
         assert_eq!(clean(text), "MR. AND THE FIFTY PERCENT THREE POINT FIVE -DASH IT'S");
         assert_eq!(clean("a [cough>] b"), "A B");
     }

@@ -156,7 +156,7 @@ pub struct Mean {
 }
 
 /// How fast it was; utterances of an earlier, interrupted part of the run do not count.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Speed {
     /// Utterances measured.
@@ -182,7 +182,7 @@ pub struct Speed {
 }
 
 /// Fractions of the busy time; they sum to 1.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shares {
     /// Reading, decoding and resampling audio.

@@ -12,11 +12,7 @@ pub(super) fn time(words: &[&str], at: usize) -> Option<Vec<Rewritten>> {
         return (run == hour_end).then(|| vec![Rewritten::new(hour.to_string(), at..run), Rewritten::new("o'clock", run..run + 1)]);
     }
     let half = half_of_day(words, run)?;
-    let written = if run == hour_end {
-        hour.to_string()
-    } else {
-        format!("{hour}:{:02}", minutes(words, hour_end, run)?)
-    };
+    let written = if run == hour_end { hour.to_string() } else { format!("{hour}:{:02}", minutes(words, hour_end, run)?) };
     Some(vec![Rewritten::new(written, at..run), half])
 }
 

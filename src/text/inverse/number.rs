@@ -74,7 +74,8 @@ pub(super) fn part(word: &str) -> Option<(Part, Ending)> {
         }
     }
     for ((cardinal, ordinal, decade), value) in TENS.into_iter().zip((20..).step_by(10)) {
-        if let Some((_, ending)) = [(cardinal, Cardinal), (ordinal, Ordinal), (decade, Decade)].into_iter().find(|(name, _)| *name == word) {
+        if let Some((_, ending)) = [(cardinal, Cardinal), (ordinal, Ordinal), (decade, Decade)].into_iter().find(|(name, _)| *name == word)
+        {
             return Some((Part::Tens(value), ending));
         }
     }
@@ -101,7 +102,9 @@ fn times(word: &str) -> Option<usize> {
 /// Whether `and` at `at` stands inside a number.
 fn is_inner_and(words: &[&str], at: usize) -> bool {
     let before = at.checked_sub(1).and_then(|before| cardinal_part(words, before));
-    words.get(at) == Some(&"and") && matches!(before, Some(Part::Hundred | Part::Scale(_))) && words.get(at + 1).is_some_and(|w| part(w).is_some())
+    words.get(at) == Some(&"and")
+        && matches!(before, Some(Part::Hundred | Part::Scale(_)))
+        && words.get(at + 1).is_some_and(|w| part(w).is_some())
 }
 
 /// One past the last word of the run of number words that starts at `at`; `at` where none does. An ordinal ends a run.
@@ -285,14 +288,25 @@ mod tests {
         }
         assert_eq!(all("one hundred and twenty first"), Some((121, Ending::Ordinal)));
         assert_eq!(all("two thousandth"), Some((2000, Ending::Ordinal)));
-        for not_one in ["twenty ten", "five six", "hundred", "a hundred", "two thousand three thousand", "one tenth", "twenty eighties", "one hundred and"] {
+        for not_one in [
+            "twenty ten",
+            "five six",
+            "hundred",
+            "a hundred",
+            "two thousand three thousand",
+            "one tenth",
+            "twenty eighties",
+            "one hundred and",
+        ] {
             assert_eq!(all(not_one), None, "{not_one}");
         }
     }
 
     #[test]
     fn written_numbers() {
-        for (value, text) in [(9999, "9999"), (10_000, "10,000"), (1_000_000, "1 million"), (1_200_000, "1.2 million"), (1_250_000, "1,250,000")] {
+        for (value, text) in
+            [(9999, "9999"), (10_000, "10,000"), (1_000_000, "1 million"), (1_200_000, "1.2 million"), (1_250_000, "1,250,000")]
+        {
             assert_eq!(written(value), text);
         }
         assert_eq!([1, 2, 3, 4, 11, 12, 13, 21, 102, 111].map(ordinal).join(" "), "1st 2nd 3rd 4th 11th 12th 13th 21st 102nd 111th");

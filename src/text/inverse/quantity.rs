@@ -125,7 +125,9 @@ fn money(words: &[&str], at: usize, amount: &Amount) -> Option<Rewritten> {
     let cents = self::amount(words, from).filter(|cents| cents.whole.is_some_and(|value| (1..100).contains(&value)));
     let cents = cents.filter(|cents| matches!(words.get(cents.end), Some(&"cent" | &"cents")));
     match (amount.whole.filter(|value| value.to_string().len() < 5 || amount.text.contains(',')), cents) {
-        (Some(_), Some(Amount { whole: Some(cents), end, .. })) => Some(Rewritten::new(format!("{sign}{}.{cents:02}", amount.text), at..end + 1)),
+        (Some(_), Some(Amount { whole: Some(cents), end, .. })) => {
+            Some(Rewritten::new(format!("{sign}{}.{cents:02}", amount.text), at..end + 1))
+        }
         _ => Some(Rewritten::new(format!("{sign}{}", amount.text), at..end)),
     }
 }

@@ -4,6 +4,7 @@
 //! nothing is seen, counts its occurrences.
 
 use super::super::{MAX_ORDER, UNKNOWN, WordId};
+use super::count::Lexicon;
 use super::rows::{Row, Same, Sorted, Sorter};
 use super::{BuildConfig, END, SORT_SHARE, START, share, split_bytes};
 use crate::error::Result;
@@ -21,36 +22,6 @@ pub(super) struct Count {
 impl Count {
     pub(super) fn of(row: &Row) -> Self {
         Self { adjusted: row.count() & !PRUNED, pruned: row.count() & PRUNED != 0 }
-    }
-}
-
-/// What is left out.
-#[derive(Debug)]
-pub(super) struct Thresholds {
-    /// By order: the most occurrences that are not enough.
-    most: Vec<u64>,
-    keep: Vec<bool>,
-}
-
-impl Thresholds {
-    pub(super) fn new(config: &BuildConfig, keep: Vec<bool>) -> Self {
-        let last = config.prune.last().copied().unwrap_or(0);
-        Self { most: (0..config.order).map(|i| config.prune.get(i).copied().unwrap_or(last)).collect(), keep }
-    }
-
-    pub(super) fn into_keep(self) -> Vec<bool> {
-        self.keep
-    }
-
-    fn prunes(&mut self, words: &[WordId], occurrences: u64) -> bool {
-        if matches!(words, [UNKNOWN | START | END]) {
-            return false;
-        }
-        let pruned = occurrences <= self.most[words.len() - 1] || words.iter().any(|&word| !self.keep[word as usize]);
-        if let ([word], true) = (words, pruned) {
-            self.keep[*word as usize] = false;
-        }
-        pruned
     }
 }
 
@@ -72,16 +43,26 @@ pub(super) struct Adjusted {
 
 /// Where n-grams go.
 struct Sink<'a> {
-    thresholds: &'a mut Thresholds,
+    lexicon: &'a mut Lexicon,
+    /// By order: the most occurrences that are not enough.
+    most: Vec<u64>,
     sorters: Vec<Sorter>,
     statistics: Vec<Statistics>,
 }
 
 impl Sink<'_> {
-    /// Takes an n-gram, last word first.
-    fn emit(&mut self, words: &[WordId], adjusted: u64, occurrences: u64) -> Result<()> {
-        let order = words.len();
-        let pruned = self.thresholds.prunes(words, occurrences);
+    /// Takes an n-gram, last word first, by ids of arrival.
+    fn emit(&mut self, ids: &[WordId], adjusted: u64, occurrences: u64) -> Result<()> {
+        let order = ids.len();
+        let mut words = [UNKNOWN; MAX_ORDER];
+        words.iter_mut().zip(ids).for_each(|(word, &id)| *word = self.lexicon.places[id as usize]);
+        let words = &words[..order];
+        let keep = &mut self.lexicon.keep;
+        let pruned = !matches!(words, [UNKNOWN | START | END])
+            && (occurrences <= self.most[order - 1] || words.iter().any(|&word| !keep[word as usize]));
+        if let [word] = words {
+            keep[*word as usize] = !pruned;
+        }
         let statistics = &mut self.statistics[order - 1];
         statistics.seen += 1;
         statistics.kept += u64::from(!pruned);
@@ -102,12 +83,14 @@ struct Open {
     occurrences: u64,
 }
 
-/// Adjusts counts. `ngrams` are of the highest order, last word first; thresholds learn which words go.
-pub(super) fn adjust(mut ngrams: Sorted, config: &BuildConfig, thresholds: &mut Thresholds) -> Result<Adjusted> {
+/// Adjusts counts. `ngrams` are of the highest order, last word first, by ids of arrival; the lexicon learns which words pruning leaves out.
+pub(super) fn adjust(mut ngrams: Sorted, config: &BuildConfig, lexicon: &mut Lexicon) -> Result<Adjusted> {
     let order = config.order;
     let bytes = |i| split_bytes(share(config, SORT_SHARE), i, order);
+    let last = config.prune.last().copied().unwrap_or(0);
     let mut sink = Sink {
-        thresholds,
+        lexicon,
+        most: (0..order).map(|i| config.prune.get(i).copied().unwrap_or(last)).collect(),
         sorters: (1..=order).map(|i| Sorter::new(i, bytes(i), Same::Never)).collect(),
         statistics: vec![Statistics::default(); order],
     };

@@ -24,7 +24,7 @@ pub(super) fn write(estimate: &mut Estimate, path: &Path, out: &mut dyn Write) -
     for (i, spool) in estimate.orders.iter_mut().enumerate() {
         writeln!(out, "\n\\{}-grams:", i + 1).map_err(failed)?;
         for row in spool.rows()? {
-            line(&row?, i + 1, highest, &estimate.words, &mut out).map_err(failed)?;
+            line(&row?, i + 1, highest, &estimate.lexicon.texts, &mut out).map_err(failed)?;
         }
     }
     writeln!(out, "\n\\end\\").and_then(|()| out.flush()).map_err(failed)

@@ -36,16 +36,16 @@ pub(super) fn write(estimate: &mut Estimate, bits: u32, path: &Path, out: &mut d
         return Err(Error::config(path, format!("bits = {bits}: must be {} to {}", BITS.start(), BITS.end())));
     }
     let mut out = Checked { out: BufWriter::with_capacity(1 << 16, out), checksum: Sha256::new(), path };
-    let Estimate { words, keep, orders, .. } = estimate;
+    let Estimate { lexicon, orders, .. } = estimate;
     out.put(MAGIC)?;
     for number in [VERSION, orders.len() as u32, bits, 0] {
         out.put(&number.to_le_bytes())?;
     }
     let mut spelled = Vec::new();
     // Ids without gaps; in the order of the old ones, so that sorted rows stay sorted.
-    let mut ids = Vec::with_capacity(words.len());
+    let mut ids = Vec::with_capacity(lexicon.texts.len());
     let mut next = 0;
-    for (word, &keep) in words.iter().zip(&*keep) {
+    for (word, &keep) in lexicon.texts.iter().zip(&lexicon.keep) {
         ids.push(next);
         if keep {
             spelled.extend_from_slice(word.as_bytes());

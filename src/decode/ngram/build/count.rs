@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::super::hash_table::hash_word;
 use super::super::{MAX_ORDER, UNKNOWN, WordId};
 use super::rows::{Row, Same, Sorted, Sorter};
 use super::{END, START};
@@ -25,23 +26,32 @@ impl WordList {
         self.ids.insert(word.into(), id);
         Some(id)
     }
+}
 
-    /// By word: whether the model is to have it, the marks always.
-    pub(super) fn keep(&self, counts: &[u64], min_count: u64, limit: Option<&[String]>) -> Vec<bool> {
+/// The words of a model.
+#[derive(Debug)]
+pub(super) struct Lexicon {
+    /// Spellings: the marks, then the words in the order of their hashes. Ids of neighbours in a trie are then spread evenly, which a
+    /// search can use.
+    pub(super) texts: Vec<String>,
+    /// Whether the model is to have a word; it has the marks.
+    pub(super) keep: Vec<bool>,
+    /// Places in this order by id of arrival.
+    pub(super) places: Vec<WordId>,
+}
+
+impl Lexicon {
+    fn new(words: WordList, counts: &[u64], min_count: u64, limit: Option<&[String]>) -> Self {
         let limit: Option<HashSet<&str>> = limit.map(|words| words.iter().map(String::as_str).collect());
-        let mut keep = vec![true; counts.len()];
-        for (word, &id) in &self.ids {
+        let mut words: Vec<(Box<str>, WordId)> = words.ids.into_iter().collect();
+        words.sort_by_cached_key(|(word, id)| (*id > END, if *id > END { hash_word(word.as_bytes()) } else { 0 }, *id));
+        let keep = |(word, id): &(Box<str>, WordId)| {
             let listed = limit.as_ref().is_none_or(|limit| limit.contains(&**word));
-            keep[id as usize] = MARKS.contains(&&**word) || (listed && counts[id as usize] >= min_count);
-        }
-        keep
-    }
-
-    /// The spellings by id.
-    pub(super) fn into_texts(self) -> Vec<String> {
-        let mut texts = vec![String::new(); self.ids.len()];
-        self.ids.into_iter().for_each(|(word, id)| texts[id as usize] = word.into());
-        texts
+            *id <= END || (listed && counts[*id as usize] >= min_count)
+        };
+        let mut places = vec![UNKNOWN; words.len()];
+        words.iter().zip(0..).for_each(|((_, id), place)| places[*id as usize] = place);
+        Self { keep: words.iter().map(keep).collect(), texts: words.into_iter().map(|(word, _)| word.into()).collect(), places }
     }
 }
 
@@ -92,8 +102,8 @@ impl Counter {
         self.ngrams.push(Row::counted(*recent, 1))
     }
 
-    /// The words, how often each occurs, and the n-grams from the last word to the first, sorted.
-    pub(super) fn finish(self) -> Result<(WordList, Vec<u64>, Sorted)> {
-        Ok((self.words, self.counts, self.ngrams.finish()?))
+    /// The words, and the n-grams from the last word to the first, by ids of arrival, sorted.
+    pub(super) fn finish(self, min_count: u64, limit: Option<&[String]>) -> Result<(Lexicon, Sorted)> {
+        Ok((Lexicon::new(self.words, &self.counts, min_count, limit), self.ngrams.finish()?))
     }
 }

@@ -27,8 +27,8 @@ use std::path::Path;
 use crate::error::{Error, Result};
 
 use super::MAX_ORDER;
-use adjust::{Adjusted, Thresholds};
-use count::Counter;
+use adjust::Adjusted;
+use count::{Counter, Lexicon};
 use rows::Spool;
 
 pub use discount::Discount;
@@ -125,10 +125,8 @@ impl Builder {
             return Err(Error::config("language model", "there is no text to build from"));
         }
         let Self { config, counter } = self;
-        let (vocabulary, counts, ngrams) = counter.finish()?;
-        let keep = vocabulary.keep(&counts, config.min_count, config.limit_vocabulary.as_deref());
-        let mut thresholds = Thresholds::new(&config, keep);
-        let Adjusted { by_context, statistics } = adjust::adjust(ngrams, &config, &mut thresholds)?;
+        let (mut lexicon, ngrams) = counter.finish(config.min_count, config.limit_vocabulary.as_deref())?;
+        let Adjusted { by_context, statistics } = adjust::adjust(ngrams, &config, &mut lexicon)?;
         let mut report = Vec::with_capacity(config.order);
         for (statistics, order) in statistics.iter().zip(1..) {
             let discount = Discount::estimate(statistics.count_of_counts, order, config.fallback)?;
@@ -137,16 +135,14 @@ impl Builder {
         let discounts: Vec<Discount> = report.iter().map(|order| order.discount).collect();
         let discounted = discount::apply(by_context, &discounts, &config)?;
         let orders = interpolate::interpolate(discounted, report[0].kept, &config)?;
-        Ok(Estimate { words: vocabulary.into_texts(), keep: thresholds.into_keep(), orders, report })
+        Ok(Estimate { lexicon, orders, report })
     }
 }
 
 /// An estimated model, to be written.
 #[derive(Debug)]
 pub struct Estimate {
-    words: Vec<String>,
-    /// By word: whether the model has it.
-    keep: Vec<bool>,
+    lexicon: Lexicon,
     /// By order: n-grams from the last word to the first, sorted; probability, and backoff weight or [`interpolate::NO_CONTEXT`].
     orders: Vec<Spool>,
     report: Vec<OrderReport>,
