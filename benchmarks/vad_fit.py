@@ -10,6 +10,7 @@ made here. Frames of the clean clip within 30 dB of its loud ones are speech; al
 
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -226,7 +227,6 @@ def logit(rows, weights):
 
 def write_weights(weights):
     first, bias, second, last = weights
-    # As rustfmt would break it.
     row = lambda v: "[" + ", ".join(f"{x:.4f}" for x in v) + "]"
     text = f"""//! Weights of the classifier of `vad.rs`, made by `benchmarks/vad_fit.py`; do not edit.
 
@@ -248,7 +248,9 @@ pub(super) const SECOND: [f32; HIDDEN] = {row(second)};
 /// `c`
 pub(super) const SECOND_BIAS: f32 = {last[0]:.4f};
 """
-    (ROOT / "src/audio/vad/weights.rs").write_text(text)
+    path = ROOT / "src/audio/vad/weights.rs"
+    path.write_text(text)
+    subprocess.run(["rustfmt", "--edition", "2024", "--config-path", ROOT, path], check=True)
 
 
 def golden(weights):

@@ -6,9 +6,9 @@
 //! bytes --audio--> Waveform --features--> LogMel --model--> log-probabilities --decode--> Hypothesis --text--> words
 //!                  samples                frames            steps                          tokens
 //!
-//! main -> cli -> train ----> pipeline -> { audio  features  model  decode  text } -> units, error
-//!                  |              \----> checkpoint -> { model::config, text, features }
-//!                  +-> dataset, eval                    model, train, cli -> kernel
+//! main -> cli -> train ----> eval -> pipeline -> { audio  features  model  decode  text } -> units, error
+//!                  |                     \----> checkpoint -> { model::config, text, features }
+//!                  +-> dataset                          model, decode, train, cli -> kernel
 //! ```
 //!
 //! Siblings in braces do not know each other; they meet in [`pipeline`]. [`kernel`] is plain slices and the only `unsafe`. A test

@@ -53,9 +53,7 @@ impl Encoding {
             Self::Int { bytes: 3, order: Order::Big } => {
                 read(bytes, channels, to, |[a, b, c]| i32::from_be_bytes([a, b, c, 0]) as f32 / FULL as f32)
             }
-            Self::Int { bytes: 4, order: Order::Little } => {
-                read(bytes, channels, to, |b| (f64::from(i32::from_le_bytes(b)) / FULL) as f32)
-            }
+            Self::Int { bytes: 4, order: Order::Little } => read(bytes, channels, to, |b| (f64::from(i32::from_le_bytes(b)) / FULL) as f32),
             Self::Int { bytes: 4, order: Order::Big } => read(bytes, channels, to, |b| (f64::from(i32::from_be_bytes(b)) / FULL) as f32),
             Self::Int { .. } => read(bytes, channels, to, |[b]| f32::from(b as i8) / 128.0),
             Self::Unsigned8 => read(bytes, channels, to, |[b]| (f32::from(b) - 128.0) / 128.0),

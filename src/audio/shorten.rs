@@ -5,16 +5,19 @@
 //! zeros closed by a one, then `n` low bits; signed ones `s(n)` fold the sign into the lowest bit of `u(n + 1)`; header fields `U` are
 //! `u(n)` with `n` sent before as `u(2)`.
 
+mod bits;
+
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use super::Blocks;
 use super::block::{Block, Target};
 use super::limits::{Limits, exceeded};
 use super::pcm::{Encoding, PcmHeader, a_law, mu_law};
 use super::warnings::Warnings;
-use super::Blocks;
 use crate::error::{Error, Result};
 use crate::units::SampleRate;
+use bits::{Bits, Step, Stop};
 
 /// First bytes of a stream, before its version.
 const MAGIC: &[u8; 4] = b"ajkg";
@@ -28,22 +31,10 @@ const MOST_BLOCK: u32 = 65_535;
 const MOST_MEANS: u32 = 1024;
 /// Most bytes of a header stored in the stream: SPHERE streams have none, other files some tens.
 const MOST_SKIPPED: u32 = 1 << 16;
-/// Longest run of zeros in a code: a 17-bit residual with no low bits, eight times over.
-const MOST_ZEROS: u32 = 1 << 20;
 /// Most low bits of a residual.
 const MOST_RESIDUAL_BITS: u32 = 30;
 /// Fraction bits of a prediction coefficient.
 const COEFFICIENT_BITS: u32 = 5;
-
-/// Why decoding stopped.
-#[derive(Debug)]
-enum Stop {
-    Io(std::io::Error),
-    Damaged(&'static str),
-    End,
-}
-
-type Step<T> = std::result::Result<T, Stop>;
 
 /// What the decoded integers stand for, by the stream's file type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +116,7 @@ impl<R: Read> Shorten<R> {
             Stop::Damaged(reason) => corrupt(reason.into()),
             Stop::End => corrupt("the stream is empty".into()),
         };
-        let mut bits = Bits { from, bytes: Vec::new(), next: 0, window: 0, count: 0 };
+        let mut bits = Bits::new(from);
         for &byte in MAGIC {
             if bits.take(8).map_err(stopped)? != u32::from(byte) {
                 return Err(corrupt("the stream does not start with \"ajkg\"".into()));
@@ -382,87 +373,6 @@ fn mu_law_code(sample: i32) -> u8 {
     !(sign | (exponent << 4) as u8 | (magnitude >> (exponent + 3) & 15) as u8)
 }
 
-/// Bits from the most significant of each byte.
-struct Bits<R> {
-    from: R,
-    bytes: Vec<u8>,
-    next: usize,
-    /// The next `count` bits, left-aligned; zeros behind them.
-    window: u64,
-    count: u32,
-}
-
-impl<R: Read> Bits<R> {
-    /// Makes at least `wanted` (up to 32) bits ready.
-    fn need(&mut self, wanted: u32) -> Step<()> {
-        while self.count < wanted {
-            if self.next == self.bytes.len() {
-                self.bytes.clear();
-                self.next = 0;
-                self.from.by_ref().take(4096).read_to_end(&mut self.bytes).map_err(Stop::Io)?;
-                if self.bytes.is_empty() {
-                    return Err(Stop::Io(ErrorKind::UnexpectedEof.into()));
-                }
-            }
-            while self.count <= 56 && self.next < self.bytes.len() {
-                self.window |= u64::from(self.bytes[self.next]) << (56 - self.count);
-                self.count += 8;
-                self.next += 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// The next `n` (up to 32) bits.
-    fn take(&mut self, n: u32) -> Step<u32> {
-        if n == 0 {
-            return Ok(0);
-        }
-        self.need(n)?;
-        let value = (self.window >> (64 - n)) as u32;
-        self.window <<= n;
-        self.count -= n;
-        Ok(value)
-    }
-
-    /// `u(n)` with `n` up to 31.
-    fn unsigned(&mut self, n: u32) -> Step<u32> {
-        let mut zeros = 0;
-        loop {
-            self.need(1)?;
-            let run = self.window.leading_zeros().min(self.count);
-            zeros += run;
-            if zeros > MOST_ZEROS {
-                return Err(Stop::Damaged("an endless code"));
-            }
-            if run < self.count {
-                // Past the zeros and the closing one; a shift by 64 in two halves.
-                self.window = self.window << run << 1;
-                self.count -= run + 1;
-                break;
-            }
-            (self.window, self.count) = (0, 0);
-        }
-        let value = (u64::from(zeros) << n) | u64::from(self.take(n)?);
-        u32::try_from(value).map_err(|_| Stop::Damaged("a code over 32 bits"))
-    }
-
-    /// `s(n)`: zero, minus one, one, minus two, ...
-    fn signed(&mut self, n: u32) -> Step<i32> {
-        let folded = self.unsigned(n + 1)?;
-        let half = (folded >> 1) as i32;
-        Ok(if folded & 1 == 1 { !half } else { half })
-    }
-
-    /// `U`.
-    fn header_field(&mut self) -> Step<u32> {
-        match self.unsigned(2)? {
-            n @ 0..=31 => self.unsigned(n),
-            _ => Err(Stop::Damaged("an impossible header field")),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -494,7 +404,7 @@ mod tests {
 
     #[test]
     fn codes_of_known_bits() {
-        let bits = |bytes: &'static [u8]| Bits { from: bytes, bytes: Vec::new(), next: 0, window: 0, count: 0 };
+        let bits = |bytes: &'static [u8]| Bits::new(bytes);
         // u(2): 001 10 = 2 zeros, then 10: (2 << 2) | 2.
         assert_eq!(bits(&[0b0011_0000]).unsigned(2).unwrap(), 10);
         // s(1): folded 0, 1, 2, 3 in u(2) are 0, -1, 1, -2.
@@ -504,7 +414,7 @@ mod tests {
         // A full window: 64 zeros are passed in one step.
         let mut long = vec![0u8; 9];
         long[8] = 0x80;
-        let mut b = Bits { from: &long[..], bytes: Vec::new(), next: 0, window: 0, count: 0 };
+        let mut b = Bits::new(&long[..]);
         assert_eq!(b.unsigned(0).unwrap(), 64);
     }
 }

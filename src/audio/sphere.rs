@@ -3,11 +3,11 @@
 use std::io::Read;
 use std::path::Path;
 
+use super::Blocks;
+use super::block::Block;
 use super::limits::Limits;
 use super::pcm::{Encoding, Order, Pcm, PcmHeader};
 use super::shorten::Shorten;
-use super::Blocks;
-use super::block::Block;
 use super::warnings::Warnings;
 use crate::error::{Error, Result};
 use crate::units::SampleRate;

@@ -69,7 +69,7 @@ pub struct VadOptions {
 impl Default for VadOptions {
     /// Cuts no word of the development speech down to 10 dB of noise (see `tests/it/vad.rs`).
     fn default() -> Self {
-        Self { threshold: -1.0, min_speech: 0.1, min_silence: 0.5, padding: 0.24, max_speech: f64::INFINITY }
+        Self { threshold: -2.0, min_speech: 0.1, min_silence: 0.5, padding: 0.24, max_speech: f64::INFINITY }
     }
 }
 

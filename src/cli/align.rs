@@ -79,7 +79,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn read_text(path: &Path) -> crate::error::Result<String> {
     let io = |e| Error::io(path, e);
     let mut text = String::new();
-    let from: Box<dyn Read> = if path == Path::new("-") { Box::new(std::io::stdin()) } else { Box::new(std::fs::File::open(path).map_err(io)?) };
+    let from: Box<dyn Read> =
+        if path == Path::new("-") { Box::new(std::io::stdin()) } else { Box::new(std::fs::File::open(path).map_err(io)?) };
     from.take(MOST_TEXT + 1).read_to_string(&mut text).map_err(io)?;
     if text.len() as u64 > MOST_TEXT {
         return Err(Error::LimitExceeded { what: format!("{}: bytes of text", path.display()), limit: MOST_TEXT, got: text.len() as u64 });

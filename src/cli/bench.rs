@@ -203,7 +203,8 @@ fn hypotheses(path: &Path) -> Result<HashMap<String, String>> {
             let field = |name: &str| value[name].as_str().map(String::from);
             (field("id").ok_or_else(|| bad("no `id`"))?, field("text").ok_or_else(|| bad("no `text`"))?)
         } else {
-            let (words, id) = line.trim_end().strip_suffix(')').and_then(|l| l.rsplit_once('(')).ok_or_else(|| bad("neither JSON nor `words (id)`"))?;
+            let (words, id) =
+                line.trim_end().strip_suffix(')').and_then(|l| l.rsplit_once('(')).ok_or_else(|| bad("neither JSON nor `words (id)`"))?;
             (id.to_string(), words.trim().to_string())
         };
         if texts.insert(id.clone(), words).is_some() {

@@ -76,7 +76,8 @@ impl DecodingArguments {
         let flags: Vec<&str> = given.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
         if self.decoder == Choice::Greedy {
             if let Some(flag) = flags.first() {
-                let reason = format!("{flag} needs the beam search: greedy decoding takes the best token of every step and listens to nothing else");
+                let reason =
+                    format!("{flag} needs the beam search: greedy decoding takes the best token of every step and listens to nothing else");
                 return Err(Error::config("--decoder greedy", reason));
             }
             return Ok(Decoding::Greedy);

@@ -93,7 +93,12 @@ fn model(named: Option<&Path>) -> anyhow::Result<Vec<String>> {
     let parameters: usize = directory.tensors.values().map(|tensor| tensor.values.len()).sum();
     let size = std::fs::metadata(path.join("model.safetensors")).map_or(0, |m| m.len());
     let first = format!("{} at {}: {:.1} M parameters, {:.0} MB", config.name, path.display(), parameters as f64 / 1e6, size as f64 / 1e6);
-    let second = format!("{} layers, d_model {}, {feed_forward}, {} tokens", config.encoder.n_layers, config.encoder.d_model, directory.tokenizer.vocab_size());
+    let second = format!(
+        "{} layers, d_model {}, {feed_forward}, {} tokens",
+        config.encoder.n_layers,
+        config.encoder.d_model,
+        directory.tokenizer.vocab_size()
+    );
     drop(directory);
     let start = Instant::now();
     let transcriber = Transcriber::open(&path, device::open(DeviceChoice::Cpu)?, Precision::Bf16)?;

@@ -15,6 +15,7 @@
 //! (`three_hours_alone` in `tests/it/align.rs`). The caller's [`Emissions`] are read up to three times and need not be in memory at once.
 
 mod corridor;
+mod row;
 mod trellis;
 
 use std::ops::Range;

@@ -224,11 +224,15 @@ mod tests {
         let hotwords = Hotwords::parse("New  YORK:6\n# note\nyork city : 4\nyorks:-3\n\nnewt", "h").unwrap();
         assert_eq!(hotwords.phrases()[3], Hotword { phrase: "newt".into(), boost: DEFAULT_BOOST });
         let m = matcher(&hotwords);
-        for (text, total) in [("new york", 6.0), ("new york city", 10.0), ("york", 0.0), ("new yorks", -3.0), ("york new york new york", 12.0)] {
+        for (text, total) in
+            [("new york", 6.0), ("new york city", 10.0), ("york", 0.0), ("new yorks", -3.0), ("york new york new york", 12.0)]
+        {
             assert_eq!(worth(&m, text).1, total, "{text}");
         }
         // n e w _ y o r k _ are 9 symbols; "newt" is ahead after "new", "york city" has begun again after "new york".
-        for (text, credit) in [("new ", 6.0 * 4.0 / 9.0), ("new", 6.0), ("newa", 0.0), ("anew", 0.0), ("new york ", 6.0 + 2.0), ("yorks", 0.0)] {
+        for (text, credit) in
+            [("new ", 6.0 * 4.0 / 9.0), ("new", 6.0), ("newa", 0.0), ("anew", 0.0), ("new york ", 6.0 + 2.0), ("yorks", 0.0)]
+        {
             let end = text.len() - usize::from(text.ends_with(' '));
             let state = text[..end].bytes().chain(text[end..].bytes());
             let (mut at, mut got) = (START, 0.0);

@@ -53,9 +53,7 @@ impl Lexicon {
             if line.trim().is_empty() || line.starts_with('#') {
                 continue;
             }
-            let wrong = |byte: usize, reason: &str| {
-                source::wrong(path, (number, line[..byte].chars().count() + 1), reason)
-            };
+            let wrong = |byte: usize, reason: &str| source::wrong(path, (number, line[..byte].chars().count() + 1), reason);
             let (word, rest) = line.split_once('\t').unwrap_or((line, ""));
             if let Some(at) = word.trim().find(char::is_whitespace) {
                 let start = word.len() - word.trim_start().len();

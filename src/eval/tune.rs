@@ -66,7 +66,12 @@ pub fn mean_wer(errors: &SetErrors) -> f64 {
 ///
 /// # Errors
 /// The first file that cannot be read.
-pub fn emissions(transcriber: &Transcriber, corpora: &[(String, Corpus)], scoring: &Scoring, progress: impl FnMut(f64)) -> Result<Vec<Emissions>> {
+pub fn emissions(
+    transcriber: &Transcriber,
+    corpora: &[(String, Corpus)],
+    scoring: &Scoring,
+    progress: impl FnMut(f64),
+) -> Result<Vec<Emissions>> {
     let utterances: Vec<_> = corpora.iter().flat_map(|(set, corpus)| corpus.utterances.iter().map(move |u| (set, u))).collect();
     let segments = utterances.iter().enumerate().map(|(number, (_, u))| Segment {
         number,

@@ -44,9 +44,8 @@ pub fn recognize(model: &AsrModel, utterances: &[impl Borrow<LogMel>], precision
     let layers: Vec<_> = output.routed.iter().flatten().map(|routed| routed.routing.choices.clone()).collect();
     let valid = output.lengths.valid();
     let expert = |choice: &Option<usize>| choice.map_or(0, |expert| expert as u16);
-    let experts = (0..valid.len()).map(|u| {
-        layers.iter().map(|choices| choices[u * steps..][..valid[u]].iter().map(expert).collect()).collect()
-    });
+    let experts =
+        (0..valid.len()).map(|u| layers.iter().map(|choices| choices[u * steps..][..valid[u]].iter().map(expert).collect()).collect());
     let rows = values.chunks_exact((steps * vocab).max(1)).zip(valid);
     Recognition { log_probs: rows.map(|(row, &valid)| row[..valid * vocab].to_vec()).collect(), vocab, experts: experts.collect() }
 }

@@ -18,3 +18,4 @@ pub mod segment;
 pub mod transcriber;
 pub mod transcript;
 pub mod words;
+pub mod writing;

@@ -92,7 +92,10 @@ mod tests {
         for (i, part) in all.chunks(4 * 125).enumerate() {
             assert!(region.step(part, &[vec![i as u16; 125]], 64_000 + i * 125 * 640).is_none());
         }
-        assert_eq!(region.flush(), Some(Stretch { log_probs: all, vocab: 4, experts: vec![(0..4).flat_map(|i| vec![i; 125]).collect()], position: 64_000 }));
+        assert_eq!(
+            region.flush(),
+            Some(Stretch { log_probs: all, vocab: 4, experts: vec![(0..4).flat_map(|i| vec![i; 125]).collect()], position: 64_000 })
+        );
         assert_eq!(region.flush(), None);
     }
 
@@ -102,7 +105,8 @@ mod tests {
         let words: Vec<usize> = (0..steps - 20).step_by(9).collect();
         let all = speech(steps, &words);
         let mut region = Region::new(4, 0, 640);
-        let mut parts: Vec<Stretch> = all.chunks(4 * 400).enumerate().filter_map(|(i, part)| region.step(part, &[vec![i as u16; 400]], i * 400 * 640)).collect();
+        let mut parts: Vec<Stretch> =
+            all.chunks(4 * 400).enumerate().filter_map(|(i, part)| region.step(part, &[vec![i as u16; 400]], i * 400 * 640)).collect();
         parts.extend(region.flush());
         assert!(parts.len() > 6 && parts.iter().all(|p| p.steps() <= LONGEST_STEPS + 400));
         let joined: Vec<u32> = parts.iter().flat_map(|p| greedy(&p.log_probs, p.steps(), 4, 0).tokens).collect();

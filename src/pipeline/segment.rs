@@ -342,21 +342,23 @@ mod tests {
         assert_eq!(broken("a short line"), ["a short line"]);
         assert_eq!(broken("three words of text stand"), ["three words", "of text stand"]);
         assert_eq!(broken("oh well, then it was over"), ["oh well,", "then it was over"]);
-        assert_eq!(broken("an incomprehensibilities antidisestablishmentarianism of"), [
-            "an",
-            "incomprehensibilities",
-            "antidisestablishmentarianism",
-            "of"
-        ]);
-        assert_eq!(broken("e\u{301}e\u{301}e\u{301}e\u{301}e\u{301} e\u{301}e\u{301}e\u{301}e\u{301}e\u{301} aaaaaaaa"), [
-            "e\u{301}e\u{301}e\u{301}e\u{301}e\u{301} e\u{301}e\u{301}e\u{301}e\u{301}e\u{301} aaaaaaaa"
-        ]);
+        assert_eq!(
+            broken("an incomprehensibilities antidisestablishmentarianism of"),
+            ["an", "incomprehensibilities", "antidisestablishmentarianism", "of"]
+        );
+        assert_eq!(
+            broken("e\u{301}e\u{301}e\u{301}e\u{301}e\u{301} e\u{301}e\u{301}e\u{301}e\u{301}e\u{301} aaaaaaaa"),
+            ["e\u{301}e\u{301}e\u{301}e\u{301}e\u{301} e\u{301}e\u{301}e\u{301}e\u{301}e\u{301} aaaaaaaa"]
+        );
     }
 
     #[test]
     fn a_cue_stays_until_it_is_read_where_silence_follows() {
-        let transcript = |text: &str, duration| Transcript::new(duration, vec![Track { words: words(text), ..Track::default() }], &Limits::segments());
-        let ends = |text: &str, duration| cues(&transcript(text, duration), &subtitles(), |_| 0).iter().map(|c| (c.end * 1000.0).round() as u64).collect::<Vec<_>>();
+        let transcript =
+            |text: &str, duration| Transcript::new(duration, vec![Track { words: words(text), ..Track::default() }], &Limits::segments());
+        let ends = |text: &str, duration| {
+            cues(&transcript(text, duration), &subtitles(), |_| 0).iter().map(|c| (c.end * 1000.0).round() as u64).collect::<Vec<_>>()
+        };
         // One second at least, but not into the next cue or past the end.
         assert_eq!(ends("hm 3 hm", 3.9), [1000, 3900]);
         assert_eq!(ends("hm 0.65 hm", 9.0), [1000, 2050]);

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -26,8 +26,9 @@ use crate::pipeline::listen::{Listening, Outcome, listen};
 use crate::pipeline::pool::{Encoding, Spent, consume};
 use crate::pipeline::region::Stretch;
 use crate::pipeline::segment;
-use crate::pipeline::words::words;
 use crate::pipeline::transcript::{Track, Transcript, Word};
+use crate::pipeline::words::words;
+use crate::pipeline::writing::Writing;
 use crate::text::Tokenizer;
 use crate::units::SampleRate;
 
@@ -41,6 +42,7 @@ pub struct Transcriber {
     tokenizer: Tokenizer,
     decoder: Mutex<Decoder>,
     lexicon: Option<Arc<Lexicon>>,
+    writing: Writing,
     device: Device,
     precision: Precision,
     step_samples: usize,
@@ -89,10 +91,25 @@ impl Transcriber {
         let decoding = Decoding::of_model(path)?;
         let decoder = Mutex::new(Decoder::new(&directory.tokenizer, &decoding)?);
         let lexicon = decoding.lexicon();
+        let writing = Writing::default();
         let batch_frames = batch_frames(&directory.config.encoder, BATCH_BYTES);
         let (tokenizer, encoder, name) = (directory.tokenizer, directory.config.encoder, directory.config.name);
         let listening = Listening { channels: Channels::Mix, voice_activity: None, chunker, limits: Limits::default() };
-        Ok(Self { name, model, encoder, front_end, tokenizer, decoder, lexicon, device, precision, step_samples, listening, batch_frames })
+        Ok(Self {
+            name,
+            model,
+            encoder,
+            front_end,
+            tokenizer,
+            decoder,
+            lexicon,
+            writing,
+            device,
+            precision,
+            step_samples,
+            listening,
+            batch_frames,
+        })
     }
 
     /// Decodes in another way.
@@ -111,6 +128,11 @@ impl Transcriber {
     pub fn with_chunks(self, config: &ChunkConfig) -> Result<Self> {
         let chunker = Chunker::new(config, self.step_samples)?;
         Ok(Self { listening: Listening { chunker, ..self.listening }, ..self })
+    }
+
+    /// Writes words in another way than the model says them.
+    pub fn with_writing(self, writing: Writing) -> Self {
+        Self { writing, ..self }
     }
 
     /// Listens to other channels than the mix.
@@ -320,7 +342,7 @@ impl Transcriber {
         if let Some(lexicon) = &self.lexicon {
             words.iter_mut().for_each(|word| word.word = lexicon.written(&word.word).to_string());
         }
-        words
+        self.writing.apply(words)
     }
 
     /// How a recording is heard of which nothing may be left out.

@@ -72,7 +72,8 @@ mod tests {
         let blank = tokenizer.blank();
         let path = [blank, id("a"), id("b"), blank, id(" "), blank, blank, id("c"), blank];
         let vocab = tokenizer.vocab_size();
-        let log_probs: Vec<f32> = path.iter().flat_map(|&p| (0..vocab as u32).map(move |t| if t == p { 0.8f32.ln() } else { 0.05f32.ln() })).collect();
+        let log_probs: Vec<f32> =
+            path.iter().flat_map(|&p| (0..vocab as u32).map(move |t| if t == p { 0.8f32.ln() } else { 0.05f32.ln() })).collect();
         let stretch = Stretch { log_probs, vocab, experts: Vec::new(), position: 16_000 };
         let hypothesis = greedy(&stretch.log_probs, path.len(), vocab, blank);
         let words = words(&tokenizer, &hypothesis, &stretch, 640);

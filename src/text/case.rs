@@ -8,8 +8,8 @@
 //!
 //! | texts | words | precision | recall | recall after the first word |
 //! |---|---|---|---|---|
-//! | Common Voice, dev | ? | ? | ? | ? |
-//! | books, one sentence each | ? | ? | ? | ? |
+//! | Common Voice, dev | 2825 | 0.993 | 0.539 | 0.049 |
+//! | books, one sentence each | 69,789 | 0.999 | 0.627 | 0.219 |
 //!
 //! So what is capitalised is nearly always right, and most names stay lower-case. "May" and "March" stay, too, except where
 //! [`inverse`](super::inverse::inverse) makes a date of them.

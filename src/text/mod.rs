@@ -2,7 +2,9 @@
 //! and bringing reference and hypothesis to one form before scoring ([`Normalizer`]).
 
 pub mod alignable;
+pub mod case;
 mod characters;
+pub mod inverse;
 pub mod normalizer;
 pub mod target;
 pub mod tokenizer;

@@ -15,7 +15,12 @@ const RATE: SampleRate = SampleRate::HZ_16000;
 /// A WAV file of 32-bit floats with these channels.
 fn wav(rate: u32, channels: &[Vec<f32>]) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
-    let spec = hound::WavSpec { channels: channels.len() as u16, sample_rate: rate, bits_per_sample: 32, sample_format: hound::SampleFormat::Float };
+    let spec = hound::WavSpec {
+        channels: channels.len() as u16,
+        sample_rate: rate,
+        bits_per_sample: 32,
+        sample_format: hound::SampleFormat::Float,
+    };
     let mut writer = hound::WavWriter::new(&mut bytes, spec).expect("header");
     for i in 0..channels[0].len() {
         channels.iter().for_each(|c| writer.write_sample(c[i]).expect("sample"));

@@ -94,7 +94,8 @@ fn shards_share_the_work() {
     for shard in ["1/2", "2/2"] {
         ran(program("transcribe").arg(&input).args(["-r", "--shard", shard, "-o"]).arg(output.join(shard.replace('/', "-"))));
     }
-    let [first, second] = ["1-2", "2-2"].map(|s| files(&output.join(s)).into_iter().filter(|f| f.ends_with(".txt")).collect::<BTreeSet<_>>());
+    let [first, second] =
+        ["1-2", "2-2"].map(|s| files(&output.join(s)).into_iter().filter(|f| f.ends_with(".txt")).collect::<BTreeSet<_>>());
     assert!(first.is_disjoint(&second));
     assert_eq!(first.union(&second).cloned().collect::<Vec<_>>(), ["a.flac.txt", "a.wav.txt", "below/b.txt"]);
     let wrong = ran(program("transcribe").arg(&input).args(["--shard", "3/2"]));
@@ -140,6 +141,14 @@ fn formats_and_channels() {
 }
 
 #[test]
+fn numbers_and_capitals_on_request() {
+    let written = ran(program("transcribe").args(["--itn", "--case"]).arg(asset("digits.wav")));
+    assert_eq!((written.code, written.out.trim()), (Some(0), "704291365"), "{}", written.err);
+    let cased = ran(program("transcribe").arg("--case").arg(asset("digits.wav")));
+    assert_eq!(cased.out.trim(), "Seven zero four two nine one three six five", "{}", cased.err);
+}
+
+#[test]
 fn silence_is_no_speech() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("silence.wav");
@@ -169,7 +178,8 @@ fn a_lexicon_and_a_grammar_close_the_language() {
     assert_eq!(lines.next(), Some("seven zero four two nine one three six five"), "{}", heard.err);
     assert!(lines.next().expect("a line").split_whitespace().all(|w| words.contains(&w)), "{}", heard.out);
     let grammar = folder.path().join("commands.jsgf");
-    std::fs::write(&grammar, "#JSGF V1.0;\ngrammar commands;\npublic <command> = please turn (on | off) the light | stop;\n").expect("written");
+    std::fs::write(&grammar, "#JSGF V1.0;\ngrammar commands;\npublic <command> = please turn (on | off) the light | stop;\n")
+        .expect("written");
     let heard = ran(program("transcribe").arg("--grammar").arg(&grammar).arg(asset("digits.wav")));
     let sentences = ["", "please turn on the light", "please turn off the light", "stop"];
     assert!(sentences.contains(&heard.out.trim()), "{:?} {}", heard.out, heard.err);
@@ -183,7 +193,10 @@ fn a_folder_is_benchmarked_continued_compared_and_drawn() {
     let folder = tempfile::tempdir().expect("folder");
     let set = folder.path().join("set");
     std::fs::create_dir(&set).expect("folder");
-    for (file, text) in [("digits.wav", "seven zero four two nine one three six five"), ("book.mp3", "my father told me that a good book is the best of friends today and for ever")] {
+    for (file, text) in [
+        ("digits.wav", "seven zero four two nine one three six five"),
+        ("book.mp3", "my father told me that a good book is the best of friends today and for ever"),
+    ] {
         std::fs::copy(asset(file), set.join(file)).expect("copied");
         std::fs::write(set.join(file).with_extension("txt"), text).expect("written");
     }
@@ -256,7 +269,8 @@ fn a_language_model_is_built_queried_and_used() {
     let folder = tempfile::tempdir().expect("folder");
     let text = folder.path().join("text.txt");
     let digits = "zero one two three four five six seven eight nine".split(' ').collect::<Vec<_>>();
-    let lines: String = (0..400).map(|i| (0..6).map(|k| digits[(i * 7 + k * k * 3 + i / 10) % 10]).collect::<Vec<_>>().join(" ") + "\n").collect();
+    let lines: String =
+        (0..400).map(|i| (0..6).map(|k| digits[(i * 7 + k * k * 3 + i / 10) % 10]).collect::<Vec<_>>().join(" ") + "\n").collect();
     std::fs::write(&text, lines).expect("written");
     let lm = folder.path().join("digits.lm");
     let built = ran(program("lm").arg("build").arg(&text).args(["--order", "2", "--discount-fallback", "-o"]).arg(&lm));

@@ -64,7 +64,8 @@ fn add(paths: Paths, a: f64, b: f64) -> f64 {
 fn audio(log_probs: &[f32], alphabet: &Alphabet, text: &str, paths: Paths) -> f64 {
     let vocab = alphabet.vocab();
     let blank = alphabet.blank() as usize;
-    let token_of = |c: char| (0..vocab as u32).find(|&t| if c == ' ' { alphabet.is_separator(t) } else { alphabet.text(&[t]) == c.to_string() });
+    let token_of =
+        |c: char| (0..vocab as u32).find(|&t| if c == ' ' { alphabet.is_separator(t) } else { alphabet.text(&[t]) == c.to_string() });
     let tokens: Vec<usize> = text.chars().map(|c| token_of(c).unwrap() as usize).collect();
     let space = token_of(' ').map(|t| t as usize);
     // Places: before the text, at each of its characters, in spaces after it. Each after a blank, and after its token.
@@ -77,7 +78,8 @@ fn audio(log_probs: &[f32], alphabet: &Alphabet, text: &str, paths: Paths) -> f6
             let spaced = place == 0 || place == end || Some(tokens[place - 1]) == space;
             for kind in 0..2 {
                 let from = alpha[place][kind];
-                let mut go = |to: usize, kind: usize, token: usize| next[to][kind] = add(paths, next[to][kind], from + f64::from(row[token]));
+                let mut go =
+                    |to: usize, kind: usize, token: usize| next[to][kind] = add(paths, next[to][kind], from + f64::from(row[token]));
                 go(place, 0, blank);
                 if let Some(space) = space {
                     if spaced {
@@ -89,7 +91,10 @@ fn audio(log_probs: &[f32], alphabet: &Alphabet, text: &str, paths: Paths) -> f6
                 if place > 0 && place < end && !spaced && kind == 1 {
                     go(place, 1, tokens[place - 1]);
                 }
-                if place < tokens.len() && !(kind == 1 && place > 0 && tokens[place] == tokens[place - 1]) && !(spaced && Some(tokens[place]) == space) {
+                if place < tokens.len()
+                    && !(kind == 1 && place > 0 && tokens[place] == tokens[place - 1])
+                    && !(spaced && Some(tokens[place]) == space)
+                {
                     go(place + 1, 1, tokens[place]);
                 }
             }
@@ -213,7 +218,9 @@ impl Emissions {
             row.iter().map(|x| (x - sum) as f32).collect::<Vec<f32>>()
         };
         let tensors = oracle::tensors(&format!("{FOLDER}/emissions.safetensors"));
-        let named = tensors.iter().map(|(name, t)| (name.trim_end_matches(".logits").into(), t.values.chunks(vocab).flat_map(log_softmax).collect()));
+        let named = tensors
+            .iter()
+            .map(|(name, t)| (name.trim_end_matches(".logits").into(), t.values.chunks(vocab).flat_map(log_softmax).collect()));
         Self { log_probs: named.collect(), alphabet }
     }
 
@@ -259,9 +266,14 @@ impl Tally {
         let found = emissions.decode(utterance, config, scorers);
         let text = emissions.alphabet.text(&found[0].tokens);
         let theirs = row["nbest"][0]["text"].as_str().unwrap();
-        let (our_score, their_score) = (emissions.score(utterance, &text, config, scorers), emissions.score(utterance, theirs, config, scorers));
+        let (our_score, their_score) =
+            (emissions.score(utterance, &text, config, scorers), emissions.score(utterance, theirs, config, scorers));
         // What the search has pruned is missing from its own score, which can never be more than the whole.
-        assert!(f64::from(found[0].score) <= our_score + ROUNDING * our_score.abs().max(1.0), "{what} {utterance}: {} {our_score}", found[0].score);
+        assert!(
+            f64::from(found[0].score) <= our_score + ROUNDING * our_score.abs().max(1.0),
+            "{what} {utterance}: {} {our_score}",
+            found[0].score
+        );
         if our_score < their_score - HEURISTIC {
             self.below.push(format!("{what} {utterance}: {text:?} {our_score}, theirs {theirs:?} {their_score}"));
         }
@@ -276,7 +288,10 @@ impl Tally {
     }
 
     fn check(&self, what: &str) {
-        println!("{what}: {} of {} texts the same, at worst {:.4} below, word errors {:?}", self.same_text, self.utterances, self.worst, self.errors);
+        println!(
+            "{what}: {} of {} texts the same, at worst {:.4} below, word errors {:?}",
+            self.same_text, self.utterances, self.worst, self.errors
+        );
         assert!(self.utterances > 0, "{what}");
         assert!(self.below.is_empty(), "{}", self.below.join("\n"));
     }
@@ -482,7 +497,8 @@ fn worth_in(which: usize, scorers: &Scorers, text: &str) -> f64 {
         let unknown = |(spelt, word): (&str, &&str)| expected.contains(&spelt) && lm.model.word(word).is_none();
         text.split_whitespace().zip(&written).filter(|&(spelt, word)| unknown((spelt, word))).count() as f64 * f64::from(lm.oov_penalty)
     });
-    let spelt = if scorers.language_model.as_ref().is_some_and(|lm| lm.unit == Unit::Character) { text.to_string() } else { written.join(" ") };
+    let spelt =
+        if scorers.language_model.as_ref().is_some_and(|lm| lm.unit == Unit::Character) { text.to_string() } else { written.join(" ") };
     worth(&without, &spelt) - waived + hotwords
 }
 
@@ -600,12 +616,15 @@ proptest! {
 /// The steps of a hypothesis are where its tokens are most probable on the best path to them.
 fn check_steps(ours: &Hypothesis, path: &[u32], log_probs: &[f32], alphabet: &Alphabet) -> Result<(), TestCaseError> {
     let log_prob = |step: usize, token: u32| log_probs[step * alphabet.vocab() + token as usize];
-    let peak = |run: &Run| (run.start..run.end).fold(run.start, |peak, step| if log_prob(step, run.token) > log_prob(peak, run.token) { step } else { peak });
+    let peak = |run: &Run| {
+        (run.start..run.end).fold(run.start, |peak, step| if log_prob(step, run.token) > log_prob(peak, run.token) { step } else { peak })
+    };
     // Of several separators in a row any one's step will do.
     let letters = |token: u32| !alphabet.is_separator(token);
     let runs = collapse(path, alphabet.blank());
     let expected: Vec<(u32, usize)> = runs.iter().filter(|run| letters(run.token)).map(|run| (run.token, peak(run))).collect();
-    let steps: Vec<(u32, usize)> = ours.tokens.iter().copied().zip(ours.steps.iter().copied()).filter(|&(token, _)| letters(token)).collect();
+    let steps: Vec<(u32, usize)> =
+        ours.tokens.iter().copied().zip(ours.steps.iter().copied()).filter(|&(token, _)| letters(token)).collect();
     prop_assert_eq!(steps, expected);
     for ((&token, &step), &p) in ours.tokens.iter().zip(&ours.steps).zip(&ours.token_log_probs) {
         prop_assert_eq!(p, log_prob(step, token));

@@ -131,15 +131,17 @@ fn any_options() -> impl Strategy<Value = FormatOptions> {
     let seconds = || prop::option::of(0.1..9.0f64);
     let count = |most: usize| prop::option::of(1..most);
     (count(60), count(4), count(9), any::<bool>(), seconds(), seconds(), seconds()).prop_map(
-        |(max_line_width, max_line_count, max_words_per_line, highlight_words, max_cue_seconds, min_cue_seconds, gap_seconds)| FormatOptions {
-            max_line_width,
-            max_line_count,
-            max_words_per_line,
-            highlight_words,
-            reading_speed_cps: Some(17.0),
-            max_cue_seconds,
-            min_cue_seconds,
-            gap_seconds,
+        |(max_line_width, max_line_count, max_words_per_line, highlight_words, max_cue_seconds, min_cue_seconds, gap_seconds)| {
+            FormatOptions {
+                max_line_width,
+                max_line_count,
+                max_words_per_line,
+                highlight_words,
+                reading_speed_cps: Some(17.0),
+                max_cue_seconds,
+                min_cue_seconds,
+                gap_seconds,
+            }
         },
     )
 }

@@ -56,6 +56,8 @@ proptest! {
 
     #[test]
     fn whole_numbers_come_back(value in prop_oneof![10u64..10_000, 10u64..1_000_000, 10u64..1_000_000_000_000], and in any::<bool>()) {
+        // In pairs these might be times: "eleven oh one".
+        prop_assume!(!(1100..1300).contains(&value) || value.is_multiple_of(100));
         let written_form = if value < 10_000 { value.to_string() } else { grouped(value) };
         let back = same(&format!("there were {written_form} of them"))?;
         let round = value.is_multiple_of(100_000) && value >= 1_000_000;
@@ -99,6 +101,7 @@ proptest! {
 
     #[test]
     fn money_comes_back(dollars in 1u64..10_000, cents in 0u64..100, millions in 1u64..1000) {
+        prop_assume!(!(1100..1300).contains(&dollars) || dollars.is_multiple_of(100));
         let back = same(&format!("it costs {dollars} dollars{} today", if cents > 0 { format!(" and {cents} cents") } else { String::new() }))?;
         let cents_written = if cents > 0 { format!(".{cents:02}") } else { String::new() };
         prop_assert_eq!(back, format!("it costs ${dollars}{cents_written} today"));
@@ -116,7 +119,7 @@ proptest! {
     }
 
     #[test]
-    fn ordinals_come_back(value in 10u64..10_000) {
+    fn ordinals_come_back(value in prop_oneof![10u64..1100, 2100u64..10_000]) {
         prop_assume!(value % 10 != 9 || value % 100 == 19);
         // "Twenty second" may be a time.
         let seconds = value % 10 == 2 && value % 100 != 12;
@@ -124,7 +127,7 @@ proptest! {
         prop_assert!(seconds || back.starts_with(&format!("the {value}")), "{back}");
     }
 
-    /// The time of day is one of the three places where the normaliser sees a difference: "330 p m" against "3 30 p m".
+    /// The time of day is one of the two places where the normaliser sees a difference: "330 p m" against "3 30 p m".
     #[test]
     fn times_keep_their_digits(hour in 1u64..13, minute in 0u64..60) {
         let minute_spoken = match minute {
@@ -136,11 +139,15 @@ proptest! {
         let minute_written = if minute > 0 { format!(":{minute:02}") } else { String::new() };
         prop_assert_eq!(written(&spoken), format!("at {hour}{minute_written} p.m."));
     }
+}
 
-    /// Words that rules look for, in any order: whatever is rewritten scores the same. Left out are the three known exceptions.
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(5000))]
+
+    /// Words that rules look for, in any order: whatever is rewritten scores the same. Left out are the two known exceptions.
     #[test]
     fn no_words_score_differently(picks in proptest::collection::vec(0usize..1000, 0..12)) {
-        const VOCABULARY: &str = "one two three five eight ten twelve thirteen nineteen twenty thirty ninety hundred thousand million \
+        const VOCABULARY: &str = "zero oh one two three five eight ten twelve thirteen nineteen twenty thirty ninety hundred thousand million \
             billion first second third fifth tenth twelfth twentieth hundredth thousandth and a half point double triple dollars dollar cents \
             cent percent per euros pounds may june march of the on in minus o'clock kilometers eighties people pm it i'm";
         let vocabulary: Vec<&str> = VOCABULARY.split_whitespace().collect();
@@ -154,11 +161,9 @@ proptest! {
 
 #[test]
 fn exceptions_are_the_known_ones() {
-    for (spoken, ours, before, after) in [
-        ("the twenty ninth", "the 29th", "the 20 ninth", "the 29th"),
-        ("three thirty p m", "3:30 p.m.", "330 p m", "3 30 p m"),
-        ("zero seven nine", "079", "079", "79"),
-    ] {
+    for (spoken, ours, before, after) in
+        [("the twenty ninth", "the 29th", "the 20 ninth", "the 29th"), ("three thirty p m", "3:30 p.m.", "330 p m", "3 30 p m")]
+    {
         assert_eq!((written(spoken).as_str(), normalized(spoken).as_str(), normalized(ours).as_str()), (ours, before, after));
     }
 }

@@ -64,7 +64,8 @@ fn one_pass(transcriber: Transcriber, samples: &[f32]) -> (Transcriber, Stretch)
 #[test]
 fn windows_of_a_model_with_limited_context_equal_one_pass() {
     let conformer = json!({"kind": "conformer", "kernel": 7, "norm": "layer", "convolution_bias": true});
-    for (position, block) in [(json!({"kind": "rotary"}), conformer.clone()), (json!({"kind": "relative"}), json!({"kind": "transformer"}))] {
+    for (position, block) in [(json!({"kind": "rotary"}), conformer.clone()), (json!({"kind": "relative"}), json!({"kind": "transformer"}))]
+    {
         let folder = tempfile::tempdir().expect("folder");
         let encoder = model(folder.path(), &json!({"kind": "window", "left": 9, "right": 4}), &position, &block);
         let (left, right) = encoder.receptive_field().expect("limited");
@@ -117,7 +118,8 @@ fn receptive_fields() {
 #[test]
 fn no_word_is_lost_or_doubled_at_a_seam() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let sample = omniscribe::audio::read_at(&root.join("assets/digits.wav"), SampleRate::HZ_16000, &Default::default()).expect("reads").samples;
+    let sample =
+        omniscribe::audio::read_at(&root.join("assets/digits.wav"), SampleRate::HZ_16000, &Default::default()).expect("reads").samples;
     let transcriber = Transcriber::open(&root.join("models/base"), Device::flex(), Precision::F32).expect("opens");
     let words = |samples: &[f32], transcriber: &Transcriber| -> Vec<u32> {
         let stretches = transcriber.log_probs(samples);
@@ -136,6 +138,10 @@ fn no_word_is_lost_or_doubled_at_a_seam() {
         let longest_seconds = 8.0 + 12.0 * f64::from(rng.next_f32());
         transcriber = transcriber.with_chunks(&ChunkConfig { longest_seconds, context_seconds: 2.0 }).expect("chunks");
         let heard = text(&words(&stitched, &transcriber), &transcriber);
-        assert_eq!(heard.split_whitespace().collect::<Vec<_>>(), expected.split_whitespace().collect::<Vec<_>>(), "windows of {longest_seconds} s");
+        assert_eq!(
+            heard.split_whitespace().collect::<Vec<_>>(),
+            expected.split_whitespace().collect::<Vec<_>>(),
+            "windows of {longest_seconds} s"
+        );
     }
 }

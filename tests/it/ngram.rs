@@ -335,9 +335,7 @@ fn broken_arpa_text_is_refused_with_the_line() {
         let said = open(broken.as_bytes()).unwrap_err().to_string();
         assert!(said.contains(&format!("lm{says}")) || said.contains(says), "{says}: {said}");
     }
-    let no_context = SMALL
-        .replace("ngram 2=2", "ngram 2=2\nngram 3=1")
-        .replace("\\end\\", "\\3-grams:\n-0.1\ta a </s>\n\n\\end\\");
+    let no_context = SMALL.replace("ngram 2=2", "ngram 2=2\nngram 3=1").replace("\\end\\", "\\3-grams:\n-0.1\ta a </s>\n\n\\end\\");
     let said = open(no_context.as_bytes()).unwrap_err().to_string();
     assert!(said.contains(":17: its context `a a` is not among the 2-grams"), "{said}");
     let said = open(b"").unwrap_err().to_string();
@@ -496,7 +494,8 @@ fn the_commands_build_query_and_inspect() {
     let said = String::from_utf8_lossy(&excluding.stderr).into_owned();
     assert!(excluding.status.success() && said.contains("left out: 1 lines by --exclude"), "{said}");
 
-    let rows = |output: &Output| -> Vec<Vec<String>> { stdout(output).lines().map(|l| l.split('\t').map(String::from).collect()).collect() };
+    let rows =
+        |output: &Output| -> Vec<Vec<String>> { stdout(output).lines().map(|l| l.split('\t').map(String::from).collect()).collect() };
     let table = rows(&lm(&["query", "a.arpa", "dev.jsonl"], at));
     assert_eq!(table[1][..4], ["one".to_string(), "2".into(), (held_out.split(' ').count() + 1).to_string(), "0".into()]);
     assert_eq!((table[2][0].as_str(), table[2][3].as_str(), table[3][0].as_str()), ("two", "1", "all"));
@@ -504,7 +503,8 @@ fn the_commands_build_query_and_inspect() {
     let perplexity = |table: &[Vec<String>]| table[1][5].parse::<f64>().unwrap();
     assert!(perplexity(&without) > 1.5 * perplexity(&table), "{} {}", perplexity(&without), perplexity(&table));
 
-    let scored: serde_json::Value = serde_json::from_str(stdout(&lm(&["query", "a.lm", "text.txt", "-f", "json"], at)).lines().next().unwrap()).unwrap();
+    let scored: serde_json::Value =
+        serde_json::from_str(stdout(&lm(&["query", "a.lm", "text.txt", "-f", "json"], at)).lines().next().unwrap()).unwrap();
     let model = NgramModel::open(&at.join("a.arpa")).unwrap();
     let words: Vec<&str> = corpus.lines().next().unwrap().split(' ').collect();
     let total: f64 = walk(&model, &words, true, true).iter().sum();

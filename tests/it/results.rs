@@ -28,6 +28,8 @@ fn render() -> String {
             Some("transcribe") => transcribe(&mut text, &name, &json),
             Some("scoring") => peers(&mut text, &name, &json, "Scoring: 10,000 utterances, 200,000 words, one thread"),
             Some("decoding") => peers(&mut text, &name, &json, "Beam search against its peers, one thread"),
+            Some("hotwords") => hotwords(&mut text, &name, &json),
+            Some("long") => long(&mut text, &name, &json),
             other => panic!("{name}: no table for benchmark {other:?}"),
         }
     }
@@ -62,6 +64,40 @@ fn peers(text: &mut String, name: &str, json: &Value, title: &str) {
     }
     for (normalizer, speed) in json["lines_per_s"].as_object().into_iter().flatten() {
         writeln!(text, "\nNormaliser `{normalizer}`: {:.0} lines/s.", speed.as_f64().unwrap()).unwrap();
+    }
+}
+
+fn hotwords(text: &mut String, name: &str, json: &Value) {
+    heading(text, "Hotwords: what they gain and what they damage", name, json);
+    writeln!(text, "{} words that are said once each in {} utterances.\n", json["hotwords"], json["utterances"]).unwrap();
+    text.push_str("| boost | of them recognised | false alarms | WER of utterances without them |\n|---|---|---|---|\n");
+    for row in json["rows"].as_array().unwrap() {
+        let percent = |key: &str| 100.0 * row[key].as_f64().unwrap();
+        let boost = if row["boost"] == 0 { "none".to_string() } else { row["boost"].to_string() };
+        writeln!(text, "| {boost} | {:.1} % | {} | {:.2} % |", percent("recognised"), row["false_alarms"], percent("wer_without_hotwords"))
+            .unwrap();
+    }
+}
+
+fn long(text: &mut String, name: &str, json: &Value) {
+    heading(text, "Long recordings: dev utterances stitched together", name, json);
+    let rows = json["rows"].as_array().unwrap();
+    let sets: Vec<&String> = rows[0]["wer"].as_object().unwrap().keys().collect();
+    writeln!(text, "| windows | {} | seconds |", sets.iter().map(|s| format!("{s}, WER %")).collect::<Vec<_>>().join(" | ")).unwrap();
+    writeln!(text, "|---|{}---|", "---|".repeat(sets.len())).unwrap();
+    for row in rows {
+        let cells = sets.iter().map(|set| format!("{:.1}", row["wer"][set.as_str()].as_f64().unwrap())).collect::<Vec<_>>().join(" | ");
+        writeln!(text, "| {} | {cells} | {:.1} |", row["windows"].as_str().unwrap(), row["seconds"].as_f64().unwrap()).unwrap();
+    }
+    text.push_str("\n| where nobody speaks | words per minute | without voice activity detection |\n|---|---|---|\n");
+    for row in json["non_speech"].as_array().unwrap() {
+        let what = row["what"].as_str().unwrap();
+        writeln!(text, "| {what} | {} | {} |", row["words_per_minute"], row["words_per_minute_without_vad"]).unwrap();
+    }
+    for row in json["memory"].as_array().unwrap() {
+        let (seconds, mebibytes) = (row["audio_seconds"].as_f64().unwrap(), row["peak_mib"].as_f64().unwrap());
+        writeln!(text, "\n{:.0} min of audio: {mebibytes:.0} MiB at most, {:.1} s.", seconds / 60.0, row["wall_seconds"].as_f64().unwrap())
+            .unwrap();
     }
 }
 

@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 
 /// Extensions by which a folder's files are taken for recordings; a file named by itself is tried whatever its name.
 const EXTENSIONS: [&str; 29] = [
-    "wav", "wave", "flac", "mp3", "mp2", "ogg", "oga", "opus", "webm", "mkv", "mka", "m4a", "m4b", "mp4", "mov", "aac", "alac", "aif", "aiff", "aifc",
-    "caf", "au", "snd", "sph", "wv1", "wv2", "rf64", "w64", "mpga",
+    "wav", "wave", "flac", "mp3", "mp2", "ogg", "oga", "opus", "webm", "mkv", "mka", "m4a", "m4b", "mp4", "mov", "aac", "alac", "aif",
+    "aiff", "aifc", "caf", "au", "snd", "sph", "wv1", "wv2", "rf64", "w64", "mpga",
 ];
 
 /// A file to transcribe.
@@ -80,7 +80,10 @@ fn expand_one(argument: &Path, depth: Depth) -> Result<Vec<Input>> {
         found.sort_by(|a, b| a.path.cmp(&b.path));
         if found.is_empty() {
             let hint = if depth == Depth::Flat { "; folders below it are looked into with --recursive" } else { "" };
-            return Err(Error::config(argument, format!("no file in this folder has the name of a recording (.wav, .mp3, .flac, ..){hint}")));
+            return Err(Error::config(
+                argument,
+                format!("no file in this folder has the name of a recording (.wav, .mp3, .flac, ..){hint}"),
+            ));
         }
         return Ok(found);
     }
@@ -147,7 +150,10 @@ mod tests {
         let root = folder.path().to_path_buf();
         assert_eq!(names(&expand(std::slice::from_ref(&root), Depth::Flat).unwrap()), ["a.MP3", "z.wav"]);
         assert_eq!(names(&expand(std::slice::from_ref(&root), Depth::Recursive).unwrap()), ["a.MP3", "b/a.mp3", "b/c/d.flac", "z.wav"]);
-        assert_eq!(names(&expand(&[root.join("*.wav"), root.join("z.wav"), root.join("*.txt")], Depth::Flat).unwrap()), ["z.wav", "notes.txt"]);
+        assert_eq!(
+            names(&expand(&[root.join("*.wav"), root.join("z.wav"), root.join("*.txt")], Depth::Flat).unwrap()),
+            ["z.wav", "notes.txt"]
+        );
         let missing = expand(&[root.join("missing.wav")], Depth::Flat).unwrap();
         assert_eq!(missing[0].path, root.join("missing.wav"), "a missing file is the transcriber's error, beside the good ones");
         assert_eq!(expand(&["-".into()], Depth::Flat).unwrap()[0], Input { path: "-".into(), relative: "stdin".into() });

@@ -27,6 +27,8 @@ use crate::pipeline::chunk::ChunkConfig;
 use crate::pipeline::format::{Format, FormatOptions, write};
 use crate::pipeline::transcriber::{Transcriber, find_model};
 use crate::pipeline::transcript::Transcript;
+use crate::pipeline::writing::{Numbers, Writing};
+use crate::text::case::SentenceCase;
 
 /// Flags of `omniscribe transcribe`.
 #[derive(Debug, Args)]
@@ -76,6 +78,12 @@ pub struct Arguments {
     /// Neighbouring audio the encoder reads on each side of a cut, seconds (default: what suits the model)
     #[arg(long, alias = "context_seconds", value_name = "SECONDS")]
     context_seconds: Option<f64>,
+    /// Write numbers, dates, times and money in digits (English)
+    #[arg(long, help_heading = "Text")]
+    itn: bool,
+    /// Capitals for "I", weekdays, months and the start of each stretch of speech; names stay lower-case
+    #[arg(long, help_heading = "Text")]
+    case: bool,
     #[command(flatten)]
     decoding: DecodingArguments,
     #[command(flatten)]
@@ -151,7 +159,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     if arguments.output_dir.is_none() && (formats.len() > 1 || (work.len() > 1 && !streams(formats[0]))) {
         let ids: Vec<&str> = formats.iter().map(|f| f.id()).collect();
-        let reason = format!("several transcripts of format {} do not fit on standard output: name a folder with --output-dir", ids.join(", "));
+        let reason =
+            format!("several transcripts of format {} do not fit on standard output: name a folder with --output-dir", ids.join(", "));
         return Err(Error::config("--format", reason).into());
     }
     if let Some(threads) = arguments.threads {
@@ -159,21 +168,28 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let folder = find_model(arguments.model.as_deref())?;
     let decoding = arguments.decoding.decoding(&folder)?;
+    let writing = Writing {
+        numbers: if arguments.itn { Numbers::Digits } else { Numbers::Spoken },
+        case: arguments.case.then(|| SentenceCase::new([""; 0])),
+    };
     let start = Instant::now();
     let transcriber = Transcriber::open(&folder, device::open(arguments.device)?, arguments.dtype.precision())?
         .with_decoding(&decoding)?
         .with_channels(arguments.channels)
         .with_voice_activity(arguments.vad.then(VadOptions::default))?
+        .with_writing(writing)
         .with_batch_memory(arguments.batch_memory << 20);
     let settings = format!(
-        "{} {} {:?} vad {} channels {:?} chunks {:?} {:?}",
+        "{} {} {:?} vad {} channels {:?} chunks {:?} {:?} itn {} case {}",
         Transcriber::fingerprint(&folder)?,
         decoding.describe(),
         arguments.dtype,
         arguments.vad,
         arguments.channels,
         arguments.chunk_seconds,
-        arguments.context_seconds
+        arguments.context_seconds,
+        arguments.itn,
+        arguments.case
     );
     let mut sink = match &arguments.output_dir {
         Some(path) => Sink::Folder(OutputFolder::open(path, &formats, &options, &settings)?),
@@ -231,7 +247,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         report.summary(paths.len(), skipped);
     }
     if arguments.verbose {
-        eprintln!("encoder {:.2} s, decoder {:.2} s, features {:.2} s", spent.encoder.as_secs_f64(), spent.decoder.as_secs_f64(), spent.features.as_secs_f64());
+        eprintln!(
+            "encoder {:.2} s, decoder {:.2} s, features {:.2} s",
+            spent.encoder.as_secs_f64(),
+            spent.decoder.as_secs_f64(),
+            spent.features.as_secs_f64()
+        );
     }
     Ok(if report.failed > 0 || interrupted { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -316,7 +337,8 @@ impl Report {
     fn heard(&mut self, seconds: f64) {
         self.recognised += seconds;
         let rtfx = self.recognised / self.start.elapsed().as_secs_f64().max(1e-9);
-        self.bar.set_message(format!("{} of audio, {rtfx:.0}x real time", HumanDuration(std::time::Duration::from_secs_f64(self.recognised))));
+        self.bar
+            .set_message(format!("{} of audio, {rtfx:.0}x real time", HumanDuration(std::time::Duration::from_secs_f64(self.recognised))));
     }
 
     fn summary(&self, files: usize, skipped: usize) {

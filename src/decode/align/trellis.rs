@@ -7,11 +7,10 @@
 use std::ops::Range;
 
 use super::corridor::Corridor;
+use super::row::{NONE, Row};
 use super::{Emissions, Fit, Options};
 use crate::error::Result;
 
-/// No path.
-const NONE: f64 = f64::NEG_INFINITY;
 /// Up to this many cells every way back is kept at once, in bytes.
 const KEPT_WHOLE: usize = 16 << 20;
 /// Steps that are read together when nothing has to be kept.
@@ -98,13 +97,6 @@ struct Lane {
     start: usize,
     values: Vec<f64>,
     codes: Vec<u8>,
-}
-
-/// A step's log-probabilities, with one more column: what a blank at the edge of a word scores.
-#[derive(Default)]
-struct Row {
-    values: Vec<f64>,
-    passed_over: bool,
 }
 
 /// How every cell of a few steps was reached.
@@ -387,17 +379,5 @@ impl Trellis {
                 code => *state - usize::from(code),
             };
         }
-    }
-}
-
-impl Row {
-    /// Takes over a step's log-probabilities; NaN and plus infinity count as probability zero.
-    fn fill(&mut self, log_probs: &[f32], blank: usize, extra: f64) {
-        self.values.clear();
-        self.values.extend(log_probs.iter().map(|&p| if p < f32::INFINITY { f64::from(p) } else { NONE }));
-        let others = self.values.iter().enumerate().filter(|(token, _)| *token != blank);
-        let best = others.map(|(_, &p)| p).fold(NONE, f64::max) - extra;
-        self.passed_over = best > self.values[blank];
-        self.values.push(best.max(self.values[blank]));
     }
 }

@@ -117,8 +117,7 @@ impl Automaton {
                 open.extend(next.iter().map(|&(next, more)| (next, weight + more)));
             }
         }
-        let mut found: Vec<(u32, f32)> =
-            best.into_iter().filter(|(way, _)| !matches!(self.ways[*way as usize], Way::Split(_))).collect();
+        let mut found: Vec<(u32, f32)> = best.into_iter().filter(|(way, _)| !matches!(self.ways[*way as usize], Way::Split(_))).collect();
         found.sort_unstable_by_key(|(way, _)| *way);
         found
     }
@@ -238,7 +237,8 @@ mod tests {
 
     #[test]
     fn accepts_its_sentences_and_no_others() {
-        let mut a = automaton("<r> = kitchen | living room; public <c> = [please] turn (on | off) the light [in the <r>] | stop+ | (up)* down;");
+        let mut a =
+            automaton("<r> = kitchen | living room; public <c> = [please] turn (on | off) the light [in the <r>] | stop+ | (up)* down;");
         for good in ["turn on the light", "please turn off the light in the living room", "stop", "stop stop", "down", "up up down"] {
             assert_eq!(score(&mut a, good), Some(0.0), "{good}");
         }

@@ -38,14 +38,23 @@ pub struct Grammar {
 /// A part of a rule.
 #[derive(Debug, Clone)]
 enum Expansion {
-    Word { text: String, at: Place },
+    Word {
+        text: String,
+        at: Place,
+    },
     /// A rule by number.
-    Rule { rule: usize, at: Place },
+    Rule {
+        rule: usize,
+        at: Place,
+    },
     Sequence(Vec<Expansion>),
     /// With a weight each.
     Alternatives(Vec<(f32, Expansion)>),
     Optional(Box<Expansion>),
-    Repeat { least: Least, body: Box<Expansion> },
+    Repeat {
+        least: Least,
+        body: Box<Expansion>,
+    },
     /// No sentence at all.
     Void,
 }

@@ -38,7 +38,9 @@ pub(super) fn parse(text: &str) -> Result<Vec<Rule>, Wrong> {
                 parser.expect(';', "after the name of the grammar")?;
                 continue;
             }
-            Some((Token::Word(word), at)) if word == "import" => return Err((at, "import is not supported: put the rules in this file".into())),
+            Some((Token::Word(word), at)) if word == "import" => {
+                return Err((at, "import is not supported: put the rules in this file".into()));
+            }
             Some((Token::Word(word), _)) if word == "public" => scope = Scope::Public,
             Some((Token::Rule(name), at)) => {
                 parser.rule(scope, name, at, &mut defined)?;

@@ -28,7 +28,8 @@ pub(super) fn read(path: &Path) -> Result<NgramModel> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let gzipped = reader.fill_buf().map_err(|e| Error::io(path, e))?.starts_with(&[0x1f, 0x8b]);
-    let reader: Box<dyn BufRead> = if gzipped { Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(reader))) } else { Box::new(reader) };
+    let reader: Box<dyn BufRead> =
+        if gzipped { Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(reader))) } else { Box::new(reader) };
     parse(Lines { path, reader, line: 0, text: Vec::new() })
 }
 
@@ -213,9 +214,9 @@ impl Tables {
         }
         slot.copy_from_slice(&value[..slot.len()]);
         self.mark_suffix(ids);
-        let context = self.value(&ids[1..]).ok_or_else(|| {
-            format!("its context `{}` is not among the {}-grams", words[..order - 1].join(" "), order - 1)
-        })?;
+        let context = self
+            .value(&ids[1..])
+            .ok_or_else(|| format!("its context `{}` is not among the {}-grams", words[..order - 1].join(" "), order - 1))?;
         mark_continued(context);
         Ok(())
     }

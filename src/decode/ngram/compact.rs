@@ -65,7 +65,7 @@ pub(super) fn open(path: &Path, bytes: &Bytes) -> Result<NgramModel> {
         if next.is_some() {
             pointers = Some(Pointers::Split { low, starts: parts.take(&what, starts.checked_mul(8))? });
         }
-        arrays.push(Array::new(array, entries, word_bits, values, pointers));
+        arrays.push(Array::new(array, entries, (counts[0], word_bits), values, pointers));
     }
     let end = parts.at();
     let checksum = parts.take("the checksum", Some(CHECKSUM_BYTES as u64))?;

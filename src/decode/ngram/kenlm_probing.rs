@@ -1,11 +1,11 @@
 //! The hash-table layout of KenLM's binary files.
 
+use super::Storage;
 use super::bytes::{Parts, u32_at};
 use super::hash_table::Table;
 use super::kenlm::Header;
 use super::probing::Probing;
 use super::vocabulary::Vocabulary;
-use super::Storage;
 use crate::error::Result;
 
 /// Bytes of a bucket: hash and id of a word.

@@ -1,10 +1,10 @@
 //! The trie layouts of KenLM's binary files: plain, quantised, with array-compressed pointers, with both.
 
+use super::Storage;
 use super::bytes::{Parts, bits_for, u64_at};
 use super::kenlm::Header;
 use super::trie::{Array, Pointers, Trie, UNIGRAM_BYTES, Values, array_bytes, record_bits, split};
 use super::vocabulary::Vocabulary;
-use super::Storage;
 use crate::error::Result;
 
 /// Version of the trie layouts, of the quantiser's tables and of the pointers' tables.
@@ -69,7 +69,7 @@ pub(super) fn read(header: &Header, parts: &mut Parts, kind: u32) -> Result<(Voc
             }
         };
         let bytes = parts.take(&what, array_bytes(entries, record_bits(word_bits, &values, pointers.as_ref())))?;
-        arrays.push(Array::new(bytes, entries, word_bits, values, pointers));
+        arrays.push(Array::new(bytes, entries, (counts[0], word_bits), values, pointers));
     }
     let words = vocabulary.len();
     Ok((vocabulary, Storage::Trie(Trie { unigrams, words, arrays })))

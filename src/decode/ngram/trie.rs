@@ -66,6 +66,8 @@ impl Values {
 pub(super) struct Array {
     bytes: Bytes,
     entries: u64,
+    /// Ids are below.
+    words: u64,
     word_bits: u32,
     values: Values,
     /// Bits of a probability and of a backoff.
@@ -76,16 +78,16 @@ pub(super) struct Array {
 }
 
 impl Array {
-    pub(super) fn new(bytes: Bytes, entries: u64, word_bits: u32, values: Values, pointers: Option<Pointers>) -> Self {
+    pub(super) fn new(bytes: Bytes, entries: u64, (words, word_bits): (u64, u32), values: Values, pointers: Option<Pointers>) -> Self {
         let record_bits = u64::from(record_bits(word_bits, &values, pointers.as_ref()));
-        Self { bytes, entries, word_bits, value_bits: values.bits(), values, pointers, record_bits }
+        Self { bytes, entries, words, word_bits, value_bits: values.bits(), values, pointers, record_bits }
     }
 
     /// The record of a word among `begin..end`.
     fn find(&self, bytes: &[u8], (begin, end): (u64, u64), word: WordId) -> Option<u64> {
         let end = end.min(self.entries);
         let word_at = |record: u64| bits_at(bytes, record * self.record_bits, self.word_bits);
-        let found = lower_bound(begin, end, (0, 1 << self.word_bits), u64::from(word), word_at);
+        let found = lower_bound(begin, end, (0, self.words), u64::from(word), word_at);
         (found < end && word_at(found) == u64::from(word)).then_some(found)
     }
 
@@ -151,7 +153,7 @@ pub(super) fn record_bits(word_bits: u32, values: &Values, pointers: Option<&Poi
 }
 
 /// Guesses by even spacing before the search goes on by halves.
-const GUESSES: u32 = 6;
+const GUESSES: u32 = 8;
 
 /// The first of the places `low..high` whose number is at least `key`, `high` if none is. The numbers ascend, and lie in `values` (the end
 /// excluded) more or less evenly: a guess of the place is much better than the middle.
@@ -211,11 +213,7 @@ impl Search for Trie {
     fn unigram(&self, word: WordId) -> (Entry, (u64, u64)) {
         let at = UNIGRAM_BYTES * if (word as usize) < self.words { word } else { UNKNOWN } as usize;
         let node = (u64_at(&self.unigrams, at + 8), u64_at(&self.unigrams, at + 8 + UNIGRAM_BYTES));
-        let entry = Entry {
-            prob: f32_at(&self.unigrams, at),
-            backoff: f32_at(&self.unigrams, at + 4),
-            extends_left: node.0 < node.1,
-        };
+        let entry = Entry { prob: f32_at(&self.unigrams, at), backoff: f32_at(&self.unigrams, at + 4), extends_left: node.0 < node.1 };
         (entry, node)
     }
 

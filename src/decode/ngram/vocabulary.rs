@@ -188,9 +188,13 @@ mod tests {
 
     #[test]
     fn bad_spellings_are_refused() {
-        for (bytes, says) in
-            [(&b"a\0"[..], "first word"), (b"<unk>\0a\0a\0", "twice"), (b"<unk>\0\xff\0", "UTF-8"), (b"<unk>\0a", "spelled out"), (b"", "spelled out")]
-        {
+        for (bytes, says) in [
+            (&b"a\0"[..], "first word"),
+            (b"<unk>\0a\0a\0", "twice"),
+            (b"<unk>\0\xff\0", "UTF-8"),
+            (b"<unk>\0a", "spelled out"),
+            (b"", "spelled out"),
+        ] {
             let said = Vocabulary::spelled(bytes.to_vec().into()).unwrap_err();
             assert!(said.contains(says), "{said}");
         }

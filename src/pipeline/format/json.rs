@@ -133,7 +133,12 @@ pub fn verbose_json(transcript: &Transcript) -> Verbose<'_> {
 fn verbose_segment(id: usize, segment: &Segment, words: &[Word]) -> VerboseSegment {
     let confidences = || words.iter().map(|w| w.confidence).chain(words.is_empty().then_some(segment.confidence));
     let logs: Vec<f64> = confidences().map(|c| c.clamp(LEAST_PROBABILITY, 1.0).ln()).collect();
-    let word = |w: &Word| VerboseWord { word: spaced(&w.word), start: seconds(w.start), end: seconds(w.end), probability: thousandths(w.confidence) };
+    let word = |w: &Word| VerboseWord {
+        word: spaced(&w.word),
+        start: seconds(w.start),
+        end: seconds(w.end),
+        probability: thousandths(w.confidence),
+    };
     VerboseSegment {
         id,
         seek: milliseconds(segment.start) / 10,

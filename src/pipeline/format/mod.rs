@@ -11,7 +11,7 @@ use std::path::Path;
 
 pub use json::{ApiTimes, api_verbose_json, verbose_json};
 
-use super::segment::{LineLimits, Limits};
+use super::segment::{Limits, LineLimits};
 use super::transcript::{Segment, Transcript};
 use crate::error::{Error, Result};
 
@@ -101,7 +101,11 @@ impl Format {
                 let known = Self::ALL.map(Self::id).join(", ");
                 return Err(Error::config("output format", format!("{id:?} is none of {known}, all")));
             }
-            named.into_iter().for_each(|f| if !formats.contains(&f) { formats.push(f) });
+            named.into_iter().for_each(|f| {
+                if !formats.contains(&f) {
+                    formats.push(f)
+                }
+            });
         }
         Ok(formats)
     }
@@ -163,9 +167,11 @@ impl FormatOptions {
     /// [`Error::Config`] with option, value and rule.
     pub fn validate(&self) -> Result<()> {
         let rule = |option: &str, value: String, rule: &str| Err(Error::config("subtitle options", format!("{option} is {value}: {rule}")));
-        for (option, value) in
-            [("max_line_width", self.max_line_width), ("max_line_count", self.max_line_count), ("max_words_per_line", self.max_words_per_line)]
-        {
+        for (option, value) in [
+            ("max_line_width", self.max_line_width),
+            ("max_line_count", self.max_line_count),
+            ("max_words_per_line", self.max_words_per_line),
+        ] {
             if value == Some(0) {
                 return rule(option, "0".into(), "at least 1");
             }

@@ -60,7 +60,8 @@ fn tiers(transcript: &Transcript) -> Vec<Tier> {
     for (channel, speaker) in speakers {
         let own = || transcript.segments.iter().filter(|s| of(s) == (channel, speaker.clone()));
         let name = |what: &str| speaker.as_ref().map_or(what.to_string(), |speaker| format!("{speaker} - {what}"));
-        let interval = |start: f64, end: f64, text: &str| Interval { start: milliseconds(start), end: milliseconds(end), text: text.into() };
+        let interval =
+            |start: f64, end: f64, text: &str| Interval { start: milliseconds(start), end: milliseconds(end), text: text.into() };
         let segments = own().map(|s| interval(s.start, s.end, &s.text)).collect();
         let words = own().flat_map(|s| transcript.words_of(s)).map(|w| interval(w.start, w.end, &w.word)).collect();
         tiers.push(Tier { name: name("segments"), intervals: segments });

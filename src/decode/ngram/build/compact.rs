@@ -123,7 +123,15 @@ fn unigrams(this: &mut Spool, longer: Option<&mut Spool>, out: &mut Checked) -> 
     put(0.0, 0.0, end)
 }
 
-fn array(this: &mut Spool, longer: Option<&mut Spool>, order: usize, bits: u32, word_bits: u32, ids: &[u32], out: &mut Checked) -> Result<()> {
+fn array(
+    this: &mut Spool,
+    longer: Option<&mut Spool>,
+    order: usize,
+    bits: u32,
+    word_bits: u32,
+    ids: &[u32],
+    out: &mut Checked,
+) -> Result<()> {
     let middle = longer.is_some();
     let mut values = Vec::with_capacity(this.len() as usize);
     for row in this.rows()? {

@@ -81,8 +81,13 @@ impl Counter {
     pub(super) fn add(&mut self, sentence: &str) -> Result<()> {
         let mut recent = [UNKNOWN; MAX_ORDER];
         recent[..self.order].fill(START);
-        for word in sentence.split(|c: char| c.is_ascii_whitespace() || c == '\0').filter(|word| !word.is_empty() && !MARKS.contains(word)) {
-            let too_many = || Error::LimitExceeded { what: "words of a language model".into(), limit: u64::from(u32::MAX) - 2, got: u64::from(u32::MAX) };
+        for word in sentence.split(|c: char| c.is_ascii_whitespace() || c == '\0').filter(|word| !word.is_empty() && !MARKS.contains(word))
+        {
+            let too_many = || Error::LimitExceeded {
+                what: "words of a language model".into(),
+                limit: u64::from(u32::MAX) - 2,
+                got: u64::from(u32::MAX),
+            };
             let id = self.words.id(word).ok_or_else(too_many)?;
             self.push(&mut recent, id)?;
         }

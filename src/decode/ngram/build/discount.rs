@@ -69,7 +69,8 @@ fn one_order(mut rows: Sorted, order: usize, discount: &Discount, config: &Build
         let (mut total, mut left, mut kept) = (0.0, 0.0, false);
         for count in group.iter().map(Count::of) {
             total += count.adjusted as f64;
-            left += if count.pruned { count.adjusted as f64 } else { discount.of(count.adjusted) * f64::from(u8::from(count.adjusted > 0)) };
+            left +=
+                if count.pruned { count.adjusted as f64 } else { discount.of(count.adjusted) * f64::from(u8::from(count.adjusted > 0)) };
             kept |= !count.pruned;
         }
         let weight = left / total;

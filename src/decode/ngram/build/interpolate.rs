@@ -25,7 +25,14 @@ pub(super) fn interpolate(discounted: Vec<Discounted>, unigrams: u64, config: &B
     Ok(orders)
 }
 
-fn one_order(mut rows: Sorted, order: usize, uniform: f32, below: Option<&mut Spool>, weights: Option<&mut Spool>, mut done: Spool) -> Result<Spool> {
+fn one_order(
+    mut rows: Sorted,
+    order: usize,
+    uniform: f32,
+    below: Option<&mut Spool>,
+    weights: Option<&mut Spool>,
+    mut done: Spool,
+) -> Result<Spool> {
     let mut below = Join::new(below, order - 1)?;
     let mut weights = Join::new(weights, order)?;
     while let Some(row) = rows.next()? {

@@ -137,9 +137,8 @@ impl Spool {
             }
             None => None,
         };
-        let stored = (0..on_disk).filter_map(move |_| {
-            reader.as_mut().map(|(file, temporary)| Row::read(width, file).map_err(|e| temporary.error(e)))
-        });
+        let stored = (0..on_disk)
+            .filter_map(move |_| reader.as_mut().map(|(file, temporary)| Row::read(width, file).map_err(|e| temporary.error(e))));
         Ok(self.rows.iter().map(|&row| Ok(row)).chain(stored))
     }
 }
@@ -212,14 +211,22 @@ impl Sorter {
     pub(super) fn finish(mut self) -> Result<Sorted> {
         self.order();
         if self.runs.is_empty() {
-            return Ok(Sorted { same: self.same, width: self.width, memory: self.rows.into_iter(), runs: Vec::new(), heap: BinaryHeap::new(), ahead: None });
+            return Ok(Sorted {
+                same: self.same,
+                width: self.width,
+                memory: self.rows.into_iter(),
+                runs: Vec::new(),
+                heap: BinaryHeap::new(),
+                ahead: None,
+            });
         }
         self.spill()?;
         let mut runs = Vec::with_capacity(self.runs.len());
         for (temporary, rows) in self.runs {
             runs.push((temporary.open()?, temporary, rows));
         }
-        let mut sorted = Sorted { same: self.same, width: self.width, memory: Vec::new().into_iter(), runs, heap: BinaryHeap::new(), ahead: None };
+        let mut sorted =
+            Sorted { same: self.same, width: self.width, memory: Vec::new().into_iter(), runs, heap: BinaryHeap::new(), ahead: None };
         (0..sorted.runs.len()).try_for_each(|run| sorted.refill(run))?;
         sorted.ahead = sorted.smallest()?;
         Ok(sorted)
