@@ -82,12 +82,13 @@ fn main() {
     let scorers = scorers(&settings);
 
     if let Some(texts) = of("--score") {
-        // The score of a text is what a search finds that may answer nothing else and drops nothing.
-        let config = BeamConfig { paths: config.paths, ..BeamConfig::exact() };
+        // The score of a text is what a search finds that may answer nothing else but nothing, and drops nothing.
+        let config = BeamConfig { paths: config.paths, n_best: 2, ..BeamConfig::exact() };
         let score = |name: &str, text: &str| {
             let words: Vec<String> = text.split_whitespace().map(|word| format!("\"{word}\"")).collect();
-            let rule = if words.is_empty() { None } else { Some(format!("public <s> = {};", words.join(" "))) };
-            let language = rule.map_or(Language::Free, |rule| Language::Grammar(Arc::new(Grammar::parse(&rule, "text").unwrap())));
+            let words = if words.is_empty() { "a".into() } else { words.join(" ") };
+            let grammar = Grammar::parse(&format!("public <s> = {words};"), "text").unwrap();
+            let language = Language::Grammar(Arc::new(grammar));
             let mut search = BeamSearch::new(alphabet.clone(), config.clone(), &Scorers { language, ..scorers.clone() }).unwrap();
             let found = search.decode(&emissions[name], emissions[name].len() / vocab);
             found.iter().find(|h| alphabet.text(&h.tokens) == text).map(|h| h.score)

@@ -55,29 +55,26 @@ struct Amount {
     small: bool,
 }
 
+/// Words that give the number after them a sign. The scoring normaliser takes it for a sign before digits only, so what would be written
+/// with another sign, or with letters, stays as it is.
+const SIGNS: [&str; 4] = ["minus", "negative", "plus", "positive"];
+
 /// The number that starts at `at`, with its unit where that changes what is written.
 pub(super) fn quantity(words: &[&str], at: usize) -> Option<Vec<Rewritten>> {
-    if at.checked_sub(1).is_some_and(|before| words[before] == "point") {
+    let before = at.checked_sub(1).map_or("", |before| words[before]);
+    if before == "point" {
         return None;
     }
+    let signed = SIGNS.contains(&before);
     let amount = amount(words, at);
-    if let Some(amount) = &amount {
-        if let Some(money) = money(words, at, amount) {
-            return Some(vec![money]);
-        }
-        let percent = match (words.get(amount.end), words.get(amount.end + 1)) {
-            (Some(&"percent"), _) => Some(1),
-            (Some(&"per"), Some(&"cent")) => Some(2),
-            _ => None,
-        };
-        if let Some(length) = percent {
-            return Some(vec![Rewritten::new(format!("{}%", amount.text), at..amount.end + length)]);
-        }
+    let valued = amount.as_ref().and_then(|amount| money(words, at, amount).or_else(|| percent(words, at, amount)));
+    if let Some(valued) = valued {
+        return (!signed).then(|| vec![valued]);
     }
     let counts = |end: usize| words.get(end).is_some_and(|unit| UNITS.contains(unit));
     let (text, end) = match amount.filter(|amount| !amount.small || amount.whole != Some(1) && counts(amount.end)) {
         Some(amount) => (amount.text, amount.end),
-        None => ordinal(words, at).or_else(|| digits(words, at)).or_else(|| decade(words, at))?,
+        None => digits(words, at).or_else(|| ordinal(words, at).or_else(|| decade(words, at)).filter(|_| !signed))?,
     };
     Some(vec![Rewritten::new(text, at..end)])
 }
@@ -134,6 +131,16 @@ fn money(words: &[&str], at: usize, amount: &Amount) -> Option<Rewritten> {
         }
         _ => Some(Rewritten::new(format!("{sign}{}", amount.text), at..end)),
     }
+}
+
+/// `5%`.
+fn percent(words: &[&str], at: usize, amount: &Amount) -> Option<Rewritten> {
+    let length = match (*words.get(amount.end)?, words.get(amount.end + 1)) {
+        ("percent", _) => 1,
+        ("per", Some(&"cent")) => 2,
+        _ => return None,
+    };
+    Some(Rewritten::new(format!("{}%", amount.text), at..amount.end + length))
 }
 
 /// `21st`; below the tenth words stay, and so do "twenty second" and fractions: "a tenth of", "hundredth".
