@@ -140,7 +140,7 @@ fn bad_files_are_named() {
     let whole = std::fs::read(asset("digits.wav")).expect("asset");
     for (path, says) in [
         (folder.path().join("missing.wav"), "missing.wav: No such file"),
-        (folder.path().to_path_buf(), "directory"),
+        (folder.path().join("model"), "no file in this folder has the name of a recording"),
         (write("empty.wav", b""), "empty.wav"),
         (write("noise.mp3", &[0x55; 5000]), "noise.mp3"),
         (write("header.wav", &whole[..40]), "header.wav"),

@@ -657,3 +657,128 @@ fn wider_searches_reach_the_best_text() {
     }
     assert!(narrow_worse > cases / 4, "{narrow_worse} of {cases}: the cases are too easy to say anything");
 }
+
+/// Each token of `text` for one step with `certainty`, the rest shared by the others; a blank between equal ones.
+fn spoken(alphabet: &Alphabet, text: &str, certainty: f32) -> Vec<f32> {
+    let vocab = alphabet.vocab();
+    let token = |c: char| {
+        (0..vocab as u32).find(|&t| {
+            t != alphabet.blank()
+                && alphabet.symbols(t).len() == 1
+                && (c == ' ') == alphabet.is_separator(t)
+                && (c == ' ' || alphabet.text(&[t]) == c.to_string())
+        })
+    };
+    let tokens: Vec<u32> = text.chars().map(|c| token(c).unwrap()).collect();
+    let steps = tokens.iter().enumerate().flat_map(|(at, &token)| {
+        let twice = at > 0 && tokens[at - 1] == token;
+        twice.then_some(alphabet.blank()).into_iter().chain([token])
+    });
+    let rest = ((1.0 - certainty) / (vocab - 1) as f32).ln();
+    steps.flat_map(|best| (0..vocab as u32).map(move |t| if t == best { certainty.ln() } else { rest })).collect()
+}
+
+fn best_text(alphabet: &Alphabet, scorers: &Scorers, log_probs: &[f32]) -> String {
+    let found = search(alphabet, &BeamConfig::default(), scorers).decode(log_probs, log_probs.len() / alphabet.vocab());
+    alphabet.text(&found[0].tokens)
+}
+
+#[test]
+fn hotwords_bring_out_words_the_language_model_has_never_seen() {
+    let alphabet = pieces(&CHARACTERS);
+    let model = || LanguageModel { oov_penalty: -6.0, alpha: 1.0, ..small_model(Unit::Word) };
+    let lm =
+        |hotwords: &str| Scorers { language_model: Some(model()), hotwords: Hotwords::from_list(hotwords).unwrap(), ..Scorers::default() };
+    let log_probs = spoken(&alphabet, "a bbab", 0.6);
+    let without = best_text(&alphabet, &lm(""), &log_probs);
+    assert_ne!(without, "a bbab");
+    // Waiving the penalty is not enough; the boost is, in any casing.
+    assert_eq!(best_text(&alphabet, &lm("bbab:0"), &log_probs), without);
+    assert_eq!(best_text(&alphabet, &lm("A BBaB:6"), &log_probs), "a bbab");
+    // A boost is for whole phrases: a beginning alone gains nothing.
+    assert_eq!(best_text(&alphabet, &lm("bbab a:9"), &log_probs), without);
+}
+
+#[test]
+fn closed_languages_answer_with_their_sentences_or_nothing() {
+    let alphabet = pieces(&CHARACTERS);
+    let closed = |which: usize| Scorers { language: language(which), ..Scorers::default() };
+    assert_eq!(best_text(&alphabet, &closed(1), &spoken(&alphabet, "a baa ab", 0.9)), "a bb ab");
+    assert_eq!(best_text(&alphabet, &closed(2), &spoken(&alphabet, "a bb ab", 0.9)), "a b ab");
+    // Blanks alone, and a sentence that never gets to its end.
+    assert_eq!(best_text(&alphabet, &closed(2), &[0.97f32, 0.01, 0.01, 0.01].repeat(20).iter().map(|p| p.ln()).collect::<Vec<_>>()), "");
+    let grammar = Grammar::parse("public <s> = a b a b a b a b;", "g").unwrap();
+    let scorers = Scorers { language: Language::Grammar(Arc::new(grammar)), ..Scorers::default() };
+    let found =
+        search(&alphabet, &BeamConfig { n_best: 3, ..BeamConfig::default() }, &scorers).decode(&spoken(&alphabet, "a b a b", 0.99), 7);
+    assert_eq!((found.len(), found[0].tokens.len()), (1, 0));
+}
+
+#[test]
+fn a_lexicon_scores_the_words_and_not_their_spellings() {
+    let alphabet = pieces(&CHARACTERS);
+    let lexicon = Arc::new(Lexicon::parse("ba\tb b\na\n", "lexicon").unwrap());
+    let scorers =
+        Scorers { language_model: Some(small_model(Unit::Word)), language: Language::Lexicon(lexicon.clone()), ..Scorers::default() };
+    let found = search(&alphabet, &BeamConfig::default(), &scorers).decode(&spoken(&alphabet, "bb a", 0.99), 5).swap_remove(0);
+    let text = alphabet.text(&found.tokens);
+    assert_eq!((text.as_str(), lexicon.written("bb")), ("bb a", "ba"));
+    let without_spelling = Scorers { language: Language::Free, ..scorers };
+    assert!((f64::from(found.language) - worth(&without_spelling, "ba a")).abs() < ROUNDING);
+}
+
+#[test]
+fn what_can_never_match_is_refused() {
+    let alphabet = pieces(&CHARACTERS);
+    let message = |config: BeamConfig, scorers: Scorers| BeamSearch::new(alphabet.clone(), config, &scorers).unwrap_err().to_string();
+    let lexicon = |text: &str| Language::Lexicon(Arc::new(Lexicon::parse(text, "words.txt").unwrap()));
+    let grammar = |text: &str| Language::Grammar(Arc::new(Grammar::parse(text, "rules.gram").unwrap()));
+    let default = Scorers::default;
+    for (scorers, part) in [
+        (Scorers { hotwords: Hotwords::from_list("ab, cab").unwrap(), ..default() }, "\"cab\" can never match: no token spells 'c'"),
+        (Scorers { language: lexicon("a\nac"), ..default() }, "words.txt:2: no token spells 'c' of \"ac\""),
+        (
+            Scorers { language: lexicon("a"), hotwords: Hotwords::from_list("a b").unwrap(), ..default() },
+            "\"b\" can never match: it is not in words.txt",
+        ),
+        (Scorers { language: grammar("public <s> =\n a ac;"), ..default() }, "rules.gram:2: column 4: no token spells 'c'"),
+        (
+            Scorers { language_model: Some(LanguageModel { alpha: f32::NAN, ..small_model(Unit::Word) }), ..default() },
+            "alpha is NaN, it must be finite",
+        ),
+    ] {
+        let message = message(BeamConfig::default(), scorers);
+        assert!(message.contains(part), "{message}");
+    }
+    for (config, part) in [
+        (BeamConfig { beam_width: 0, ..BeamConfig::default() }, "beam_width is 0"),
+        (BeamConfig { beam_prune_log_prob: 1.0, ..BeamConfig::default() }, "beam_prune_log_prob is 1"),
+        (BeamConfig { token_min_log_prob: f32::NAN, ..BeamConfig::default() }, "must be numbers"),
+    ] {
+        let message = message(config, default());
+        assert!(message.contains(part), "{message}");
+    }
+    // Language models of another alphabet.
+    let greek = Alphabet::new(["", "α", "β", " "].map(String::from).to_vec(), 0).unwrap();
+    for (unit, part) in
+        [(Unit::Word, "tokens spell 0 of its 3 words (\"a\": no token spells 'a')"), (Unit::Character, "it knows 0 of 2 letters")]
+    {
+        let scorers = Scorers { language_model: Some(small_model(unit)), ..default() };
+        let message = BeamSearch::new(greek.clone(), BeamConfig::default(), &scorers).unwrap_err().to_string();
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn blank_pruning_skips_what_is_nearly_blank() {
+    let alphabet = pieces(&CHARACTERS);
+    let row = |p: [f32; 4]| p.map(f32::ln);
+    let log_probs = [row([0.9, 0.08, 0.01, 0.01]), row([0.2, 0.1, 0.1, 0.6])].concat();
+    let texts = |blank: f32| {
+        let config = BeamConfig { blank_prune_log_prob: blank.ln(), n_best: 20, ..BeamConfig::default() };
+        let found = search(&alphabet, &config, &Scorers::default()).decode(&log_probs, 2);
+        found.iter().map(|h| alphabet.text(&h.tokens)).collect::<Vec<String>>()
+    };
+    assert!(texts(0.95).contains(&"ab".into()));
+    assert_eq!(texts(0.85), ["b", "", "a"]);
+}

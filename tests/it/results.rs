@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use omniscribe::eval::report::{RunResult, markdown};
 use serde_json::Value;
 
 const HEADER: &str = "# Measured\n\nMade from `results/*.json` by `UPDATE_RESULTS=1 cargo test --release results`; do not edit. \
@@ -21,6 +22,10 @@ fn render() -> String {
     for file in files {
         let json: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        if json["provenance"].is_object() {
+            bench(&mut text, &name, &root().join("results").join(&name));
+            continue;
+        }
         match json["benchmark"].as_str().or(json["bench"].as_str()) {
             Some("features") => features(&mut text, &name, &json),
             Some("encoder_peers") => encoder(&mut text, &name, &json),
@@ -34,6 +39,20 @@ fn render() -> String {
         }
     }
     text
+}
+
+/// A result of `omniscribe bench`.
+fn bench(text: &mut String, name: &str, path: &Path) {
+    let result = RunResult::read(path).unwrap();
+    let (command, started) = (result.provenance.command.join(" "), result.provenance.started.split('T').next().unwrap());
+    let search = result.provenance.decoder.get("search").map_or_else(String::new, |s| format!(", {}", s.as_str().unwrap_or_default()));
+    write!(
+        text,
+        "\n## Word error rates: {}{search}\n\n[`{name}`](results/{name}), {started}.\n\n```sh\n{command}\n```\n\n",
+        result.provenance.model.name
+    )
+    .unwrap();
+    text.push_str(&markdown::table(&result));
 }
 
 fn heading(text: &mut String, title: &str, name: &str, json: &Value) {

@@ -1,13 +1,13 @@
 //! Times of day.
 
 use super::Rewritten;
-use super::number;
+use super::number::{self, Ending, Number};
 
 /// The time that starts at `at`: an hour, perhaps minutes, and what makes it a time.
 pub(super) fn time(words: &[&str], at: usize) -> Option<Vec<Rewritten>> {
     let run = number::run_end(words, at);
     let hour_end = at + 1;
-    let hour = number::whole(&words[..hour_end.min(words.len())], at).filter(|n| (1..=12).contains(&n.value))?.value;
+    let hour = number::whole(&words[..hour_end.min(words.len())], at).filter(|n| is_cardinal(n) && (1..=12).contains(&n.value))?.value;
     if words.get(run) == Some(&"o'clock") {
         return (run == hour_end).then(|| vec![Rewritten::new(hour.to_string(), at..run), Rewritten::new("o'clock", run..run + 1)]);
     }
@@ -22,7 +22,11 @@ fn minutes(words: &[&str], at: usize, end: usize) -> Option<u64> {
         let (digits, last) = number::digits(words, at);
         return digits.parse().ok().filter(|_| last == end && digits.len() == 2);
     }
-    number::whole(words, at).filter(|n| n.end == end && (10..60).contains(&n.value)).map(|n| n.value)
+    number::whole(words, at).filter(|n| is_cardinal(n) && n.end == end && (10..60).contains(&n.value)).map(|n| n.value)
+}
+
+fn is_cardinal(number: &Number) -> bool {
+    number.ending == Ending::Cardinal
 }
 
 /// `a m`, `p m` or `pm`; "am" is more often the verb.

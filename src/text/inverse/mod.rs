@@ -173,6 +173,9 @@ mod tests {
             "ninety-nine Twenty",
             "the mayor of may",
             "five am i",
+            "first pm",
+            "minus five percent",
+            "zero dollars",
             "",
         ] {
             assert_eq!(written(same), same);

@@ -121,6 +121,9 @@ fn money(words: &[&str], at: usize, amount: &Amount) -> Option<Rewritten> {
         "euro" | "euros" => '€',
         _ => return None,
     };
+    if amount.whole == Some(0) {
+        return None;
+    }
     let end = amount.end + 1;
     let from = end + usize::from(words.get(end) == Some(&"and"));
     let cents = self::amount(words, from).filter(|cents| cents.whole.is_some_and(|value| (1..100).contains(&value)));
