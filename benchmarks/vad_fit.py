@@ -235,6 +235,7 @@ use super::features::FEATURES;
 /// Units of the hidden layer.
 pub(super) const HIDDEN: usize = {HIDDEN};
 
+#[expect(clippy::approx_constant, reason = "a weight may lie near a constant")]
 /// `W`, a row for each hidden unit.
 pub(super) const FIRST: [[f32; FEATURES]; HIDDEN] = [
 """ + "".join(f"    {row(r)},\n" for r in first) + f"""];

@@ -412,7 +412,7 @@ mod tests {
         assert_eq!([0; 4].map(|_| b.signed(1).unwrap()), [0, -1, 1, -2]);
         assert!(matches!(bits(&[0; 64]).unsigned(0), Err(Stop::Io(_))));
         // A full window: 64 zeros are passed in one step.
-        let mut long = vec![0u8; 9];
+        let mut long = [0u8; 9];
         long[8] = 0x80;
         let mut b = Bits::new(&long[..]);
         assert_eq!(b.unsigned(0).unwrap(), 64);

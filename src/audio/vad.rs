@@ -84,7 +84,7 @@ impl VadOptions {
             return rule("min_silence must be at least twice the padding");
         }
         // A NaN is no length either.
-        if !(self.max_speech >= 1.0) {
+        if self.max_speech.is_nan() || self.max_speech < 1.0 {
             return rule("max_speech must be at least 1 s");
         }
         Ok(())

@@ -25,7 +25,7 @@ impl Trie {
         words.dedup_by(|later, first| later.0 == first.0);
         let mut trie = Self { first: vec![], letters: vec![0], values: vec![] };
         // Words below each node of the level at hand, which all have `depth` letters in common.
-        let mut level = vec![0..words.len()];
+        let mut level: Vec<_> = std::iter::once(0..words.len()).collect();
         let mut depth = 0;
         while !level.is_empty() {
             let mut below = vec![];

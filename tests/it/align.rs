@@ -51,7 +51,7 @@ fn oracle_forced_alignment() {
         let log_probs = log_softmax(&logits.f32(), vocab);
         let targets: Vec<u32> = numbers(&row["targets"]);
         let blank = row["blank"].as_u64().expect("blank") as u32;
-        let whole = align(&mut Matrix::new(&log_probs, vocab), &[targets.clone()], &options(blank, None, Fit::Exact));
+        let whole = align(&mut Matrix::new(&log_probs, vocab), std::slice::from_ref(&targets), &options(blank, None, Fit::Exact));
         if row["error"].is_string() {
             let message = whole.expect_err(name).to_string();
             assert!(message.contains("steps"), "{message}");

@@ -76,7 +76,7 @@ fn oracle_the_mean_of_the_channels_is_the_mix() {
         assert_eq!(Some(count as u64), row["channels"].as_u64().or(Some(count as u64)), "{name}");
         let parts = drain(&mut tracks).expect("split");
         assert_eq!(parts[0].len(), mix.len(), "{name}");
-        assert_eq!(drain(&mut open(Channels::Mix).expect("open")).expect("mix"), [mix.clone()], "{name}");
+        assert_eq!(drain(&mut open(Channels::Mix).expect("open")).expect("mix"), std::slice::from_ref(&mix), "{name}");
         let mut sum = vec![0.0f32; mix.len()];
         for n in 1..=count {
             let channel = drain(&mut open(one(n)).expect("open")).expect("one").remove(0);

@@ -133,7 +133,7 @@ fn no_word_is_lost_or_doubled_at_a_seam() {
     }
     let mut transcriber = transcriber;
     let mut rng = SplitMix::new(1);
-    let expected = vec![alone.as_str(); 6].join(" ");
+    let expected = [alone.as_str(); 6].join(" ");
     for _ in 0..4 {
         let longest_seconds = 8.0 + 12.0 * f64::from(rng.next_f32());
         transcriber = transcriber.with_chunks(&ChunkConfig { longest_seconds, context_seconds: 2.0 }).expect("chunks");

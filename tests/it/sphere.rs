@@ -38,7 +38,7 @@ struct Writer {
 
 impl Writer {
     fn bit(&mut self, bit: u32) {
-        if self.used % 8 == 0 {
+        if self.used.is_multiple_of(8) {
             self.bytes.push(0);
         }
         *self.bytes.last_mut().unwrap() |= (bit as u8) << (7 - self.used % 8);
@@ -370,7 +370,7 @@ fn damage_is_said_and_what_came_before_is_kept() {
     // Cut in the middle.
     let mut reader = Reader::from_bytes(name, good[..good.len() / 2].to_vec(), &limits).unwrap();
     let samples = reader.read_to_end().unwrap().samples;
-    assert!(samples.len() > 500 && samples.len() < 1_900 && samples.len() % 64 == 0, "{}", samples.len());
+    assert!(samples.len() > 500 && samples.len() < 1_900 && samples.len().is_multiple_of(64), "{}", samples.len());
     assert!(samples.iter().zip(&values[0]).all(|(o, &v)| *o == v as f32 / 32_768.0));
     let warnings = reader.warnings().join("; ");
     assert!(warnings.contains("cut") && warnings.contains("less than its header says"), "{warnings}");

@@ -150,7 +150,7 @@ fn sounds() -> Vec<Sound> {
 }
 
 fn alone(name: &str, samples: Vec<f32>) -> Sound {
-    Sound { condition: name.trim_matches('"').into(), words: Vec::new(), silent: vec![0..samples.len()], samples }
+    Sound { condition: name.trim_matches('"').into(), words: Vec::new(), silent: std::iter::once(0..samples.len()).collect(), samples }
 }
 
 /// What a detector did in one condition.

@@ -5,6 +5,7 @@ use super::features::FEATURES;
 /// Units of the hidden layer.
 pub(super) const HIDDEN: usize = 12;
 
+#[expect(clippy::approx_constant, reason = "a weight may lie near a constant")]
 /// `W`, a row for each hidden unit.
 pub(super) const FIRST: [[f32; FEATURES]; HIDDEN] = [
     [-2.0135, -2.7815, -1.6676, 0.4956, 0.9486, -0.1524, -0.2208, -0.5803, -0.2441, 2.7001],

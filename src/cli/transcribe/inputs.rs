@@ -95,7 +95,7 @@ fn expand_one(argument: &Path, depth: Depth) -> Result<Vec<Input>> {
     let matches = glob::glob(&text).map_err(|e| Error::config(argument, format!("not a pattern: {e}")))?;
     let mut found = Vec::new();
     for path in matches {
-        let path = path.map_err(|e| Error::io(e.path().to_path_buf(), std::io::Error::other(e.to_string())))?;
+        let path = path.map_err(|e| Error::io(e.path(), std::io::Error::other(e.to_string())))?;
         if path.is_file() {
             found.push(named(path));
         }

@@ -137,7 +137,8 @@ fn compare(pem: &Path, prefix: &str, references: &BTreeSet<String>, draft: &mut 
 
 /// Times by line with 0.1 s more at both ends, or up to the middle of a shorter gap; segments that overlap keep their times there.
 fn padded(rows: &[(usize, Row<'_>)]) -> HashMap<usize, (f64, f64)> {
-    let mut sides: HashMap<(&str, &str), Vec<(usize, f64, f64)>> = HashMap::new();
+    type Segment = (usize, f64, f64);
+    let mut sides: HashMap<(&str, &str), Vec<Segment>> = HashMap::new();
     for (line, row) in rows {
         sides.entry((row.file, row.channel)).or_default().push((*line, row.start, row.end));
     }

@@ -111,9 +111,7 @@ pub(super) fn adjust(mut ngrams: Sorted, config: &BuildConfig, lexicon: &mut Lex
         open[same].adjusted += 1;
         // A sentence's first words come with more than one mark of its start: they are shorter n-grams.
         let length = words[1..order].iter().position(|&word| word == START).map_or(order, |before| before + 2);
-        for shorter in same + 1..length {
-            open[shorter] = Open { adjusted: 1, occurrences: count };
-        }
+        open[(same + 1).min(length)..length].fill(Open { adjusted: 1, occurrences: count });
         if length == order {
             sink.emit(&words[..order], count, count)?;
             opened = order - 1;

@@ -186,7 +186,7 @@ impl Sorter {
 
     /// Sorts what is in memory and adds up what is the same.
     fn order(&mut self) {
-        self.rows.sort_unstable_by(|a, b| a.words.cmp(&b.words));
+        self.rows.sort_unstable_by_key(|row| row.words);
         if self.same == Same::Sum {
             self.rows.dedup_by(|later, first| {
                 let same = later.words == first.words;
