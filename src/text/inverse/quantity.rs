@@ -69,7 +69,9 @@ pub(super) fn quantity(words: &[&str], at: usize) -> Option<Vec<Rewritten>> {
     let amount = amount(words, at);
     let valued = amount.as_ref().and_then(|amount| money(words, at, amount).or_else(|| percent(words, at, amount)));
     if let Some(valued) = valued {
-        return (!signed).then(|| vec![valued]);
+        // To the scoring normaliser a number right behind it would be more digits of the same.
+        let followed = number::run_end(words, valued.words.end) > valued.words.end;
+        return (!signed && !followed).then(|| vec![valued]);
     }
     let counts = |end: usize| words.get(end).is_some_and(|unit| UNITS.contains(unit));
     let (text, end) = match amount.filter(|amount| !amount.small || amount.whole != Some(1) && counts(amount.end)) {
