@@ -59,6 +59,12 @@ struct Amount {
 /// with another sign, or with letters, stays as it is.
 const SIGNS: [&str; 4] = ["minus", "negative", "plus", "positive"];
 
+/// Whether the scoring normaliser would take `word` into an amount of money that is written before it: "one dollar five".
+fn is_read_on(word: &str) -> bool {
+    const UNITS: [&str; 11] = ["dollar", "dollars", "euro", "euros", "pound", "pounds", "cent", "cents", "percent", "o'clock", "point"];
+    number::part(word).is_some() || UNITS.contains(&word)
+}
+
 /// The number that starts at `at`, with its unit where that changes what is written.
 pub(super) fn quantity(words: &[&str], at: usize) -> Option<Vec<Rewritten>> {
     let before = at.checked_sub(1).map_or("", |before| words[before]);
@@ -70,7 +76,8 @@ pub(super) fn quantity(words: &[&str], at: usize) -> Option<Vec<Rewritten>> {
     let valued = amount.as_ref().and_then(|amount| money(words, at, amount).or_else(|| percent(words, at, amount)));
     if let Some(valued) = valued {
         // To the scoring normaliser a number right behind it would be more digits of the same.
-        let followed = number::run_end(words, valued.words.end) > valued.words.end;
+        let end = valued.words.end;
+        let followed = number::run_end(words, end) > end || matches!(words.get(end), Some(&("zero" | "oh" | "double" | "triple" | "point")));
         return (!signed && !followed).then(|| vec![valued]);
     }
     let counts = |end: usize| words.get(end).is_some_and(|unit| UNITS.contains(unit));
@@ -141,6 +148,8 @@ fn money(words: &[&str], at: usize, amount: &Amount) -> Option<Rewritten> {
 /// `5%`.
 fn percent(words: &[&str], at: usize, amount: &Amount) -> Option<Rewritten> {
     let length = match (*words.get(amount.end)?, words.get(amount.end + 1)) {
+        // "2.5 million percent"
+        _ if amount.text.contains(' ') => return None,
         ("percent", _) => 1,
         ("per", Some(&"cent")) => 2,
         _ => return None,
