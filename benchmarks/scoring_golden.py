@@ -161,6 +161,9 @@ lines += [row["input"] for row in oracle if row.get("category") in ("handwritten
 lines += [row["input"] for row in oracle if row.get("category") == "generated"][::10]
 lines += [" ".join(list(tables.english_name_normalizer)[i : i + 10]) for i in range(0, len(tables.english_name_normalizer), 10)]
 lines += [" ".join(list(tables.english_spelling_normalizer)[i : i + 20]) for i in range(0, len(tables.english_spelling_normalizer), 20)]
+lines += [f"{word}'s {word.title()}'s" for word in "it he she what that who here there how when where why this they let dog".split()]
+lines += ["hmm mm mhm mmm uh um ah aha ahh ahm eh ehehe em hm huh hum mhum uhm umm uhuh oh"]
+lines += list(pattern.replace("\\b", "").replace("\\s+", " ") for pattern in tables.english_compound_normalizer)
 draw = random.Random("leaderboard")
 parts = "et cetera al all right how ever wi fi hi lo sci e mail book commerce x ray t shirt a m p m o k ok kay i b c 5 one it's he's smith's who's Jon Kathy huh, uhuh aha uh-huh U.S.A. wi-fi $5 3.5 % é".split(" ")
 lines += [draw.choice([" ", " ", " ", "-", "  ", ", "]).join(draw.choice(parts) for _ in range(draw.randint(2, 9))) for _ in range(200)]

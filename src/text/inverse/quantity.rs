@@ -76,8 +76,8 @@ pub(super) fn quantity(words: &[&str], at: usize) -> Option<Vec<Rewritten>> {
     let valued = amount.as_ref().and_then(|amount| money(words, at, amount).or_else(|| percent(words, at, amount)));
     if let Some(valued) = valued {
         // To the scoring normaliser a number right behind it would be more digits of the same.
-        let end = valued.words.end;
-        let followed = number::run_end(words, end) > end || matches!(words.get(end), Some(&("zero" | "oh" | "double" | "triple" | "point")));
+        let read_on = |word: &&str| is_read_on(word) || matches!(*word, "zero" | "oh" | "double" | "triple");
+        let followed = words.get(valued.words.end).is_some_and(read_on);
         return (!signed && !followed).then(|| vec![valued]);
     }
     let counts = |end: usize| words.get(end).is_some_and(|unit| UNITS.contains(unit));
