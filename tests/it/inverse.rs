@@ -146,7 +146,6 @@ proptest! {
 
     /// Words that rules look for, in any order: whatever is rewritten scores the same. Left out are the two known exceptions.
     #[test]
-    #[ignore = "a known gap: a few odd orders of number words still score differently"]
     fn no_words_score_differently(picks in proptest::collection::vec(0usize..1000, 0..12)) {
         const VOCABULARY: &str = "zero oh one two three five eight ten twelve thirteen nineteen twenty thirty ninety hundred thousand million \
             billion first second third fifth tenth twelfth twentieth hundredth thousandth and a half point double triple dollars dollar cents \

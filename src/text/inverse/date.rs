@@ -31,7 +31,7 @@ pub(super) fn date(words: &[&str], at: usize) -> Option<Vec<Rewritten>> {
 
 /// `third of may [twenty twenty one]`.
 fn day_of_month(words: &[&str], at: usize) -> Option<Vec<Rewritten>> {
-    let day = day(words, at)?;
+    let day = day(words, at).filter(|_| !number::is_marked(words, at))?;
     let (name, _) = month(words, day.end + 1).filter(|_| words[day.end] == "of")?;
     let mut parts = vec![
         Rewritten::new(number::ordinal(day.value), at..day.end),

@@ -140,6 +140,8 @@ mod tests {
             ("twelve thousand dollars", "$12,000"),
             ("ninety nine cents and six euros", "99 cents and €6"),
             ("twenty pounds of sugar", "20 pounds of sugar"),
+            ("five dollars and a hat", "$5 and a hat"),
+            ("five dollars per person plus tax", "$5 per person plus tax"),
             ("five percent", "5%"),
             ("twelve point five per cent per year", "12.5% per year"),
         ] {
@@ -176,6 +178,9 @@ mod tests {
             "first pm",
             "minus five percent",
             "zero dollars",
+            "one dollar five",
+            "minus tenth",
+            "five hundred and per cent",
             "",
         ] {
             assert_eq!(written(same), same);

@@ -91,6 +91,36 @@ fn cardinal_part(words: &[&str], at: usize) -> Option<Part> {
     words.get(at).and_then(|word| part(word)).filter(|(_, ending)| *ending == Ending::Cardinal).map(|(part, _)| part)
 }
 
+/// Words that give the number after them a sign, to the scoring normaliser.
+const SIGNS: [&str; 4] = ["minus", "negative", "plus", "positive"];
+
+/// Words besides numbers that the scoring normaliser joins with an amount in digits before them.
+const JOINING: [&str; 14] =
+    ["dollar", "dollars", "euro", "euros", "pound", "pounds", "cent", "cents", "percent", "o'clock", "o", "point", "double", "triple"];
+
+/// Whether the word before `at` makes the scoring normaliser read a number there in another way than the same number in digits.
+pub(super) fn is_marked(words: &[&str], at: usize) -> bool {
+    at.checked_sub(1).is_some_and(|before| SIGNS.contains(&words[before]) || words[before] == "point")
+}
+
+/// Whether the scoring normaliser would join what is spoken at `at` with digits written before it: "one dollar five".
+pub(super) fn is_joined(words: &[&str], at: usize) -> bool {
+    let per_cent = words.get(at..at + 2) == Some(&["per", "cent"]);
+    per_cent || words.get(at).is_some_and(|word| part(word).is_some() || JOINING.contains(word))
+}
+
+/// Whether at `at` there is an "and" that the scoring normaliser drops after "hundred" and the powers of a thousand, but not after digits.
+pub(super) fn is_dropped_and(words: &[&str], at: usize) -> bool {
+    let next = words.get(at + 1);
+    words.get(at) == Some(&"and")
+        && (is_joined(words, at + 1) || next.is_some_and(|word| SIGNS.contains(word) || matches!(*word, "per" | "and")))
+}
+
+/// Whether `word` is "hundred" or a power of a thousand.
+pub(super) fn is_round(word: &str) -> bool {
+    matches!(part(word), Some((Part::Hundred | Part::Scale(_), Ending::Cardinal)))
+}
+
 fn times(word: &str) -> Option<usize> {
     match word {
         "double" => Some(2),
@@ -145,7 +175,8 @@ pub(super) fn whole(words: &[&str], at: usize) -> Option<Number> {
             _ => None,
         };
         let (scale, ending, next) = scale.map_or((1, group.ending, group.end), |(scale, ending)| (scale, ending, group.end + 1));
-        let grown = group.value.checked_mul(scale)?;
+        // "Ten hundred thousand" is nothing that is said.
+        let grown = group.value.checked_mul(scale).filter(|_| scale == 1 || group.value < 1000)?;
         if grown >= below {
             break;
         }
@@ -282,6 +313,7 @@ mod tests {
             ("five hundred and twenty thousand", 520_000),
             ("one thousand and one", 1001),
             ("three million two thousand and five", 3_002_005),
+            ("nine hundred ninety nine thousand", 999_000),
             ("nine trillion nine hundred ninety nine billion", 9_999_000_000_000),
         ] {
             assert_eq!(all(spoken), Some((value, Ending::Cardinal)), "{spoken}");
@@ -297,6 +329,7 @@ mod tests {
             "one tenth",
             "twenty eighties",
             "one hundred and",
+            "ten hundred thousand",
         ] {
             assert_eq!(all(not_one), None, "{not_one}");
         }

@@ -55,37 +55,28 @@ struct Amount {
     small: bool,
 }
 
-/// Words that give the number after them a sign. The scoring normaliser takes it for a sign before digits only, so what would be written
-/// with another sign, or with letters, stays as it is.
-const SIGNS: [&str; 4] = ["minus", "negative", "plus", "positive"];
-
-/// Whether the scoring normaliser would take `word` into an amount of money that is written before it: "one dollar five".
-fn is_read_on(word: &str) -> bool {
-    const UNITS: [&str; 11] = ["dollar", "dollars", "euro", "euros", "pound", "pounds", "cent", "cents", "percent", "o'clock", "point"];
-    number::part(word).is_some() || UNITS.contains(&word)
-}
-
 /// The number that starts at `at`, with its unit where that changes what is written.
+///
+/// Nothing is written in digits where the scoring normaliser would read the digits and their neighbours in another way than the words.
 pub(super) fn quantity(words: &[&str], at: usize) -> Option<Vec<Rewritten>> {
-    let before = at.checked_sub(1).map_or("", |before| words[before]);
-    if before == "point" {
+    let marked = number::is_marked(words, at);
+    if marked && words[at - 1] == "point" {
         return None;
     }
-    let signed = SIGNS.contains(&before);
     let amount = amount(words, at);
     let valued = amount.as_ref().and_then(|amount| money(words, at, amount).or_else(|| percent(words, at, amount)));
     if let Some(valued) = valued {
-        // To the scoring normaliser a number right behind it would be more digits of the same.
-        let read_on = |word: &&str| is_read_on(word) || matches!(*word, "zero" | "oh" | "double" | "triple");
-        let followed = words.get(valued.words.end).is_some_and(read_on);
-        return (!signed && !followed).then(|| vec![valued]);
+        let end = valued.words.end;
+        let joined = number::is_joined(words, end) || valued.text.contains(' ') && number::is_dropped_and(words, end);
+        return (!marked && !joined).then(|| vec![valued]);
     }
     let counts = |end: usize| words.get(end).is_some_and(|unit| UNITS.contains(unit));
     let (text, end) = match amount.filter(|amount| !amount.small || amount.whole != Some(1) && counts(amount.end)) {
         Some(amount) => (amount.text, amount.end),
-        None => digits(words, at).or_else(|| ordinal(words, at).or_else(|| decade(words, at)).filter(|_| !signed))?,
+        None => digits(words, at).or_else(|| ordinal(words, at).or_else(|| decade(words, at)).filter(|_| !marked))?,
     };
-    Some(vec![Rewritten::new(text, at..end)])
+    let dropped = number::is_round(words[end - 1]) && text.ends_with(|c: char| c.is_ascii_digit()) && number::is_dropped_and(words, end);
+    (!dropped).then(|| vec![Rewritten::new(text, at..end)])
 }
 
 /// A whole or decimal number that takes up the whole run of number words.
