@@ -89,6 +89,20 @@ impl FrontEnd {
         out.values[valid..].fill(0.0);
     }
 
+    /// [`compute_into`](Self::compute_into) with the running normalisation of streams ([`Normalization::running`]); where the normalisation
+    /// has none, with its own.
+    ///
+    /// [`Normalization::running`]: super::Normalization::running
+    pub fn compute_running_into(&self, samples: &[f32], scratch: &mut Scratch, out: &mut LogMel) {
+        let Some(mut running) = self.config.normalization.running(self.config.mels) else {
+            return self.compute_into(samples, scratch, out);
+        };
+        self.log_mel_into(samples, scratch, out);
+        let valid = self.valid_frames(samples.len()) * out.mels;
+        running.step(&mut out.values[..valid]);
+        out.values[valid..].fill(0.0);
+    }
+
     /// Features of a whole waveform before normalisation, the padded frame included.
     pub fn log_mel(&self, samples: &[f32]) -> LogMel {
         let mut out = LogMel::default();

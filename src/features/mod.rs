@@ -25,7 +25,7 @@ pub use framing::{Framing, LastFrame, Padding};
 pub use log_mel::{FrontEnd, LogMel};
 pub use logarithm::{Floor, LogBase, LogScale};
 pub use mel::{MelNorm, MelScale, MelTriangles};
-pub use normalize::{Normalization, Statistics, normalize_waveform};
+pub use normalize::{Normalization, Running, Statistics, normalize_waveform};
 pub use stft::Scratch;
 pub use stream::FrontEndStream;
 pub use window::Window;

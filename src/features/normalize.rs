@@ -146,7 +146,53 @@ impl Normalization {
     }
 }
 
+/// Frames of the corpus's mean that a running mean starts from: 1 s of hops of 10 ms.
+const PRIOR_FRAMES: f64 = 100.0;
+
+/// A normalisation in which every frame knows only what came before it: the same for a stream and for a whole waveform.
+///
+/// The mean of the utterance is replaced by that of its frames so far, the frame itself included, drawn towards the corpus's mean as if
+/// the utterance had begun with 100 frames of it.
+#[derive(Debug, Clone)]
+pub struct Running {
+    normalization: Normalization,
+    statistics: Statistics,
+}
+
+impl Running {
+    /// Normalises the next frames, `rows` `[frames, mels]`, in place.
+    pub fn step(&mut self, rows: &mut [f32]) {
+        let Normalization::Blend { weight, mean, std } = &self.normalization else {
+            return self.normalization.apply(rows, &self.statistics);
+        };
+        for row in rows.chunks_exact_mut(self.statistics.mels) {
+            self.statistics.add(row);
+            let seen = self.statistics.frames as f64;
+            let share = f64::from(*weight) * seen / (seen + PRIOR_FRAMES);
+            for (mel, x) in row.iter_mut().enumerate() {
+                let centre = share * self.statistics.mean(mel) + (1.0 - share) * f64::from(mean[mel]);
+                *x = ((f64::from(*x) - centre) / f64::from(std[mel])) as f32;
+            }
+        }
+    }
+
+    /// Forgets the utterance so far.
+    pub fn reset(&mut self) {
+        self.statistics = self.normalization.statistics(self.statistics.mels);
+    }
+}
+
 impl Normalization {
+    /// This normalisation for features that arrive frame by frame; `None` where it needs the whole utterance.
+    pub fn running(&self, mels: usize) -> Option<Running> {
+        match self {
+            Self::None | Self::Global { .. } | Self::Blend { .. } => {
+                Some(Running { normalization: self.clone(), statistics: self.statistics(mels) })
+            }
+            Self::WhisperClamp | Self::PerUtterance { .. } => None,
+        }
+    }
+
     /// Field, value and rule of the first that is broken, for features of `mels` bins.
     pub(super) fn first_broken_rule(&self, mels: usize) -> Option<(&'static str, String, String)> {
         let (mean, std) = match self {
@@ -242,6 +288,35 @@ mod tests {
         close(&normalized(&blend, &rows, 2), &[-0.55, -6.0, 0.45, -6.0, 1.45, -6.0]);
         close(&normalized(&Normalization::WhisperClamp, &rows, 2), &[1.5, 3.5, 1.75, 3.5, 2.25, 3.5]);
         assert_eq!(normalized(&Normalization::None, &rows, 2), rows);
+    }
+
+    #[test]
+    fn a_running_mean_knows_the_past_alone() {
+        let blend = Normalization::Blend { weight: 0.5, mean: vec![2.0], std: vec![4.0] };
+        let rows: Vec<f32> = (0..300).map(|i| 10.0 + (i % 7) as f32).collect();
+        let mut whole = rows.clone();
+        blend.running(1).unwrap().step(&mut whole);
+        let mut running = blend.running(1).unwrap();
+        let mut pieces = rows.clone();
+        let (first, rest) = pieces.split_at_mut(123);
+        running.step(first);
+        running.step(rest);
+        assert_eq!(pieces, whole);
+        // After n frames: (n * their mean + 100 * 2) / (n + 100), half of it, and half of the corpus's.
+        for n in [1, 50, 300] {
+            let sum: f32 = rows[..n].iter().sum();
+            let centre = 0.5 * (sum + 200.0) / (n as f32 + 100.0) + 0.5 * 2.0;
+            assert!((whole[n - 1] - (rows[n - 1] - centre) / 4.0).abs() < 1e-5, "{n}");
+        }
+        running.reset();
+        let mut again = rows.clone();
+        running.step(&mut again);
+        assert_eq!(again, whole);
+        assert!(Normalization::WhisperClamp.running(1).is_none());
+        let global = Normalization::Global { mean: vec![2.0], std: vec![4.0] };
+        let mut one = [6.0];
+        global.running(1).unwrap().step(&mut one);
+        assert_eq!(one, [1.0]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! zeros where there is no input), so that taps are register-sized loads from L1 with no edge cases.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -33,6 +34,8 @@ pub struct Depthwise<'a> {
     pub left: usize,
     /// Zeros after the last valid step, less than `kernel`.
     pub right: usize,
+    /// Steps of a chunk: an output step takes input past the end of its own chunk for zero (`left + right + 1 == kernel` only).
+    pub chunk: Option<usize>,
 }
 
 /// Lines from one packed block to the next: odd, so that a step's lines of all blocks do not share a cache set.
@@ -41,13 +44,13 @@ fn stride(lines: usize) -> usize {
 }
 
 /// Copies steps `first..first + lines` of one utterance `[.., channels]` to `packed`: `lines` lines for each block of
-/// channels. Zeros outside steps `0..live` and past the last channel.
+/// channels. Zeros outside the `seen` steps and past the last channel.
 #[inline(always)]
-fn pack_body<V: Wide, const T: usize>(x: &[f32], channels: usize, first: isize, live: usize, lines: usize, packed: &mut [Line]) {
+fn pack_body<V: Wide, const T: usize>(x: &[f32], channels: usize, first: isize, seen: Range<usize>, lines: usize, packed: &mut [Line]) {
     let zero = V::load(&[0.0; BLOCK]);
     for i in 0..lines {
         let step = first + i as isize;
-        if step < 0 || step >= live as isize {
+        if step < seen.start as isize || step >= seen.end as isize {
             packed[i..].iter_mut().step_by(lines).for_each(|to| zero.store(to));
             continue;
         }
@@ -78,7 +81,7 @@ fn unpack_body<V: Wide, const T: usize>(packed: &[Line], lines: usize, channels:
     }
 }
 
-wide_tiers!(fn pack(x: &[f32], channels: usize, first: isize, live: usize, lines: usize, packed: &mut [Line]) = pack_body);
+wide_tiers!(fn pack(x: &[f32], channels: usize, first: isize, seen: Range<usize>, lines: usize, packed: &mut [Line]) = pack_body);
 wide_tiers!(fn unpack(packed: &[Line], lines: usize, channels: usize, out: &mut [f32]) = unpack_body);
 
 thread_local! {
@@ -169,6 +172,46 @@ struct Span<'a> {
     live: &'a [usize],
 }
 
+/// Which input steps an output step may use, besides those its taps reach.
+#[derive(Clone, Copy)]
+enum Sees {
+    /// All.
+    All,
+    /// Those before the end of its chunk of so many steps (values).
+    UntilChunkEnd(usize),
+    /// Those from the start of its chunk on (gradients of the input).
+    FromChunkStart(usize),
+}
+
+impl Sees {
+    fn chunk(self) -> Option<usize> {
+        match self {
+            Self::All => None,
+            Self::UntilChunkEnd(chunk) | Self::FromChunkStart(chunk) => Some(chunk),
+        }
+    }
+
+    /// What the output steps from `first` on, all of one chunk, see of `live` steps.
+    fn steps(self, first: usize, live: usize) -> Range<usize> {
+        match self {
+            Self::All => 0..live,
+            Self::UntilChunkEnd(chunk) => 0..live.min((first / chunk + 1).saturating_mul(chunk)),
+            Self::FromChunkStart(chunk) => (first / chunk * chunk).min(live)..live,
+        }
+    }
+
+    /// Output steps `range` in pieces of one chunk each.
+    fn pieces(self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let mut first = range.start;
+        std::iter::from_fn(move || {
+            let end = self.chunk().map_or(range.end, |chunk| range.end.min((first / chunk + 1).saturating_mul(chunk)));
+            let piece = first..end;
+            first = end;
+            (!piece.is_empty()).then_some(piece)
+        })
+    }
+}
+
 impl Depthwise<'_> {
     /// Output steps for `steps` input steps.
     pub fn output_len(&self, steps: usize) -> usize {
@@ -223,6 +266,10 @@ impl Depthwise<'_> {
             self.weight.len() == channels * self.kernel && self.bias.is_none_or(|b| b.len() == channels),
             "weight [channels, kernel], bias [channels]"
         );
+        assert!(
+            self.chunk.is_none_or(|chunk| chunk > 0 && self.left + self.right + 1 == self.kernel),
+            "chunks have steps, and as many steps come out as go in"
+        );
         assert!(lengths.iter().all(|&l| l <= steps), "lengths within {steps} steps");
         assert_eq!(x, lengths.len() * steps * channels, "x [batch, steps, channels]");
         assert_eq!(out, lengths.len() * self.output_len(steps) * channels, "out [batch, output_len, channels]");
@@ -238,17 +285,18 @@ impl Depthwise<'_> {
         let weight = pack_weight(self.weight, self.kernel, false);
         let live = self.output_lengths(lengths);
         let (from, to) = (Span { steps, live: lengths }, Span { steps: self.output_len(steps), live: &live });
-        self.correlate(tier, &weight, self.bias, self.left, x, from, out, to);
+        let sees = self.chunk.map_or(Sees::All, Sees::UntilChunkEnd);
+        self.correlate(tier, &weight, self.bias, (self.left, sees), x, from, out, to);
     }
 
-    /// Correlates every channel of `x` with its taps, shifted `left` steps.
+    /// Correlates what each output step sees of every channel of `x` with its taps, shifted `left` steps.
     #[allow(clippy::too_many_arguments)]
     fn correlate(
         &self,
         tier: Tier,
         weight: &[Line],
         bias: Option<&[f32]>,
-        left: usize,
+        (left, sees): (usize, Sees),
         x: &[f32],
         from: Span<'_>,
         out: &mut [f32],
@@ -274,17 +322,19 @@ impl Depthwise<'_> {
                 return;
             }
             let x = &x[b * from.steps * channels..(b + 1) * from.steps * channels];
-            let padded = live.next_multiple_of(TILE);
-            let (lines, sum_lines) = (stride(padded + kernel - 1), stride(padded));
             let blocks = channels.div_ceil(BLOCK);
-            with_scratch([blocks * lines, blocks * sum_lines], |packed, sums| {
-                pack(tier, x, channels, first as isize - left as isize, from.live[b], lines, packed);
-                for (block, weight) in weight.chunks_exact(kernel).enumerate() {
-                    let (x, sums) = (&packed[block * lines..(block + 1) * lines], &mut sums[block * sum_lines..][..padded]);
-                    correlate_chunk(tier, weight, &start(block), x, sums);
-                }
-                unpack(tier, sums, sum_lines, channels, valid);
-            });
+            for piece in sees.pieces(first..first + live) {
+                let padded = piece.len().next_multiple_of(TILE);
+                let (lines, sum_lines) = (stride(padded + kernel - 1), stride(padded));
+                with_scratch([blocks * lines, blocks * sum_lines], |packed, sums| {
+                    pack(tier, x, channels, piece.start as isize - left as isize, sees.steps(piece.start, from.live[b]), lines, packed);
+                    for (block, weight) in weight.chunks_exact(kernel).enumerate() {
+                        let (x, sums) = (&packed[block * lines..(block + 1) * lines], &mut sums[block * sum_lines..][..padded]);
+                        correlate_chunk(tier, weight, &start(block), x, sums);
+                    }
+                    unpack(tier, sums, sum_lines, channels, &mut valid[(piece.start - first) * channels..(piece.end - first) * channels]);
+                });
+            }
         };
         out.par_chunks_mut(to.steps * channels).enumerate().for_each(|(b, out)| {
             out.par_chunks_mut(CHUNK * channels).enumerate().for_each(|(chunk, out)| task(b, chunk, out));
@@ -314,7 +364,8 @@ impl Depthwise<'_> {
         // The gradient of a correlation is one with the taps back to front.
         let weight = pack_weight(self.weight, self.kernel, true);
         let (from, to) = (Span { steps: output, live: &live }, Span { steps, live: lengths });
-        self.correlate(tier, &weight, None, self.kernel - 1 - self.left, grad_out, from, grad_x, to);
+        let sees = self.chunk.map_or(Sees::All, Sees::FromChunkStart);
+        self.correlate(tier, &weight, None, (self.kernel - 1 - self.left, sees), grad_out, from, grad_x, to);
         self.parameters(tier, x, Span { steps, live: lengths }, grad_out, Span { steps: output, live: &live }, grad_weight, grad_bias);
     }
 
@@ -331,21 +382,23 @@ impl Depthwise<'_> {
         grad_bias: &mut [f32],
     ) {
         let (channels, kernel) = (self.channels(), self.kernel);
-        let chunks: Vec<[usize; 2]> =
-            to.live.iter().enumerate().flat_map(|(b, &live)| (0..live).step_by(CHUNK).map(move |t| [b, t])).collect();
-        let parts: Vec<&[[usize; 2]]> = chunks.chunks(chunks.len().div_ceil(PARTS).max(1)).collect();
+        let sees = self.chunk.map_or(Sees::All, Sees::UntilChunkEnd);
+        let tasks = |live: usize| (0..live).step_by(CHUNK).flat_map(move |t| sees.pieces(t..(t + CHUNK).min(live)));
+        let pieces: Vec<(usize, Range<usize>)> =
+            to.live.iter().enumerate().flat_map(|(b, &live)| tasks(live).map(move |piece| (b, piece))).collect();
+        let parts: Vec<_> = pieces.chunks(pieces.len().div_ceil(PARTS).max(1)).collect();
         let (taps, blocks) = (kernel.next_multiple_of(TILE), channels.div_ceil(BLOCK));
         // For each part and block: the taps' sums, then the gradient's own.
         let mut sums = vec![[0.0; BLOCK]; parts.len() * blocks * (taps + 1)];
         sums.par_chunks_mut(blocks * (taps + 1)).zip(&parts).for_each(|(sums, part)| {
             with_scratch([blocks * stride(CHUNK + taps), blocks * stride(CHUNK)], |lines, grads| {
-                for &[b, first] in *part {
-                    let count = (to.live[b] - first).min(CHUNK);
+                for (b, piece) in *part {
+                    let (b, first, count) = (*b, piece.start, piece.len());
                     let x = &x[b * from.steps * channels..(b + 1) * from.steps * channels];
                     let grad = &grad[b * to.steps * channels..(b + 1) * to.steps * channels];
                     let (width, grad_width) = (stride(count + taps), stride(count));
-                    pack(tier, grad, channels, first as isize, to.live[b], grad_width, grads);
-                    pack(tier, x, channels, first as isize - self.left as isize, from.live[b], width, lines);
+                    pack(tier, grad, channels, first as isize, 0..to.live[b], grad_width, grads);
+                    pack(tier, x, channels, first as isize - self.left as isize, sees.steps(first, from.live[b]), width, lines);
                     for (i, sums) in sums.chunks_exact_mut(taps + 1).enumerate() {
                         let (sums, total) = sums.split_at_mut(taps);
                         let grads = &grads[i * grad_width..][..count];
@@ -386,10 +439,13 @@ mod tests {
         kernel: usize,
         left: usize,
         right: usize,
+        chunk: Option<usize>,
     }
 
     fn cases() -> Vec<Case> {
+        let chunked = |chunk, case: Case| Case { chunk: Some(chunk), ..case };
         let case = |lengths: &[usize], channels, kernel, left, right| Case {
+            chunk: None,
             steps: lengths.iter().copied().max().unwrap() + 2,
             lengths: lengths.to_vec(),
             channels,
@@ -406,6 +462,11 @@ mod tests {
             case(&[4, 12], 17, 9, 0, 0),
             case(&[200], 40, 9, 4, 4),
             case(&[150, 30, 700], 552, 5, 2, 2),
+            chunked(1, case(&[9, 4], 5, 5, 2, 2)),
+            chunked(4, case(&[70, 0, 129], 20, 15, 7, 7)),
+            chunked(10, case(&[33, 200], 18, 9, 4, 4)),
+            chunked(64, case(&[150, 64], 16, 31, 15, 15)),
+            chunked(1000, case(&[70, 129], 20, 31, 15, 15)),
         ]
     }
 
@@ -422,7 +483,8 @@ mod tests {
                     out[at] += f64::from(conv.bias.map_or(0.0, |bias| bias[channel]));
                     gb[channel] += f64::from(g[at]);
                     for k in 0..c.kernel {
-                        let Some(from) = (t + k).checked_sub(c.left).filter(|&s| s < length) else { continue };
+                        let end = c.chunk.map_or(length, |chunk| length.min((t / chunk + 1) * chunk));
+                        let Some(from) = (t + k).checked_sub(c.left).filter(|&s| s < end) else { continue };
                         let source = (b * c.steps + from) * c.channels + channel;
                         let w = channel * c.kernel + k;
                         out[at] += f64::from(conv.weight[w]) * f64::from(x[source]);
@@ -440,7 +502,7 @@ mod tests {
         for c in cases() {
             let (weight, bias) = (random(c.channels * c.kernel, 1), random(c.channels, 2));
             for bias in [None, Some(&bias[..])] {
-                let conv = Depthwise { weight: &weight, bias, kernel: c.kernel, left: c.left, right: c.right };
+                let conv = Depthwise { weight: &weight, bias, kernel: c.kernel, left: c.left, right: c.right, chunk: c.chunk };
                 let mut x = random(c.lengths.len() * c.steps * c.channels, 3);
                 let mut g = random(c.lengths.len() * conv.output_len(c.steps) * c.channels, 4);
                 // Whatever lies in the padding must not be read.
@@ -469,7 +531,7 @@ mod tests {
     fn an_utterance_alone_equals_itself_in_a_batch() {
         let (channels, kernel) = (24, 15);
         let (weight, bias) = (random(channels * kernel, 5), random(channels, 6));
-        let conv = Depthwise { weight: &weight, bias: Some(&bias), kernel, left: 7, right: 7 };
+        let conv = Depthwise { weight: &weight, bias: Some(&bias), kernel, left: 7, right: 7, chunk: None };
         let x = random(2 * 90 * channels, 7);
         let (mut both, mut alone) = (vec![0.0; x.len()], vec![0.0; 40 * channels]);
         conv.forward(&x, 90, &[90, 40], &mut both);

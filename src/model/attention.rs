@@ -59,7 +59,7 @@ impl SelfAttention {
             relative,
             heads,
             rotary: matches!(config.position, PositionConfig::Rotary),
-            mask: config.context.into(),
+            mask: (&config.context).into(),
         }
     }
 
@@ -73,7 +73,8 @@ impl SelfAttention {
             let sinusoids = relative_sinusoids(steps, d_model, &x.device());
             Relative { u: r.u.val(), v: r.v.val(), positions: linear(sinusoids, &r.project, pass) }
         });
-        let spec = AttentionSpec { heads: self.heads, lengths, rotary: self.rotary, mask: self.mask };
+        let mask = pass.chunk().map_or(self.mask, |chunk| AttentionMask::Chunked { chunk: chunk.steps, left_chunks: chunk.left_chunks });
+        let spec = AttentionSpec { heads: self.heads, lengths, rotary: self.rotary, mask };
         let context = attention(linear(x, &self.qkv, pass), spec, relative, pass);
         linear(context, &self.out, pass)
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::kernel::activation::Activation;
 use crate::kernel::attention::AttentionMask;
+use crate::model::pass::Chunk;
 
 /// The encoder, from feature frames to states: everything needed to build it and nothing that depends on a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,7 +115,7 @@ pub enum PositionConfig {
 }
 
 /// What a step attends to. Limited context makes the output of a window of a recording independent of what lies far from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ContextConfig {
     /// The whole utterance.
@@ -126,13 +127,38 @@ pub enum ContextConfig {
         /// Steps after it.
         right: usize,
     },
+    /// The whole utterance, or, chosen for each pass, its own chunk and what came before it: a model that also streams.
+    Chunks {
+        /// Sizes of chunks in steps that the model was trained for, rising.
+        sizes: Vec<usize>,
+        /// Steps before its chunk that attention reaches, rounded down to whole chunks.
+        left: usize,
+    },
 }
 
-impl From<ContextConfig> for AttentionMask {
-    fn from(context: ContextConfig) -> Self {
-        match context {
-            ContextConfig::Full => Self::Full,
+impl From<&ContextConfig> for AttentionMask {
+    fn from(context: &ContextConfig) -> Self {
+        match *context {
+            ContextConfig::Full | ContextConfig::Chunks { .. } => Self::Full,
             ContextConfig::Window { left, right } => Self::Window { left, right },
+        }
+    }
+}
+
+impl ContextConfig {
+    /// The context of chunks of `steps` steps; `None` where the encoder has no such context.
+    pub fn chunk(&self, steps: usize) -> Option<Chunk> {
+        match self {
+            Self::Chunks { sizes, left } if sizes.contains(&steps) => Some(Chunk { steps, left_chunks: left / steps }),
+            _ => None,
+        }
+    }
+
+    /// Sizes of the chunks it can be run in, in steps.
+    pub fn chunk_sizes(&self) -> &[usize] {
+        match self {
+            Self::Chunks { sizes, .. } => sizes,
+            _ => &[],
         }
     }
 }
@@ -318,6 +344,18 @@ impl EncoderConfig {
         }
         if let BlockConfig::Conformer { kernel, .. } = self.block {
             rule(kernel % 2 == 1 && kernel < 1000, format!("encoder.block.kernel = {kernel}: must be odd and under 1000"))?;
+        }
+        if let ContextConfig::Chunks { sizes, left } = &self.context {
+            rule(
+                !sizes.is_empty() && sizes.is_sorted_by(|a, b| a < b) && (1..=4096).contains(&sizes[0]) && sizes.last() <= Some(&4096),
+                format!("encoder.context.sizes = {sizes:?}: must rise and lie in 1..=4096"),
+            )?;
+            let largest = sizes.last().copied().unwrap_or(1);
+            rule((largest..=1 << 20).contains(left), format!("encoder.context.left = {left}: must lie in {largest}..=1048576"))?;
+            rule(
+                !matches!(self.position, PositionConfig::Cape { normalize: true, .. }),
+                "encoder.position.normalize: a stream cannot know the mean position".into(),
+            )?;
         }
         if let FeedForwardConfig::Experts { groups, jitter, .. } = &self.feed_forward {
             let layers: usize = groups.0.iter().map(|g| g.layers).sum();

@@ -98,7 +98,8 @@ impl Convolution {
     /// `x`, returns: `[batch, steps, d_model]`
     pub fn forward(&self, x: Tensor<3>, lengths: &Lengths, pass: &Pass) -> Tensor<3> {
         let x = glu(linear(x, &self.pointwise_in, pass));
-        let x = depthwise(x, self.depthwise.val(), self.depthwise_bias.as_ref().map(Param::val), lengths);
+        let chunk = pass.chunk().map(|chunk| chunk.steps);
+        let x = depthwise(x, self.depthwise.val(), self.depthwise_bias.as_ref().map(Param::val), lengths, chunk);
         let x = match &self.norm {
             ChannelNorm::Layer(norm) => layer_norm_activate(x, norm, Activation::Silu),
             ChannelNorm::Batch(norm) => activate(norm.forward(x), Activation::Silu),

@@ -10,17 +10,37 @@ use crate::kernel::rng::SplitMix;
 pub struct Pass {
     precision: Precision,
     random: Option<RefCell<SplitMix>>,
+    chunk: Option<Chunk>,
+}
+
+/// The context of a pass in chunks, as a stream has it: a step sees its own chunk and some before it, and nothing after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Chunk {
+    /// Steps of a chunk.
+    pub steps: usize,
+    /// Chunks before its own that attention reaches; convolutions reach as far back as their taps.
+    pub left_chunks: usize,
 }
 
 impl Pass {
     /// No dropout, no jitter.
     pub fn inference(precision: Precision) -> Self {
-        Self { precision, random: None }
+        Self { precision, random: None, chunk: None }
     }
 
     /// Dropout, jitter and position augmentation drawn from `seed`; equal seeds give equal passes.
     pub fn training(precision: Precision, seed: u64) -> Self {
-        Self { precision, random: Some(RefCell::new(SplitMix::new(seed))) }
+        Self { precision, random: Some(RefCell::new(SplitMix::new(seed))), chunk: None }
+    }
+
+    /// The same pass with the context of `chunk`; `None` leaves the encoder's own.
+    pub fn with_chunk(self, chunk: Option<Chunk>) -> Self {
+        Self { chunk, ..self }
+    }
+
+    /// The context in chunks, if the pass has it.
+    pub fn chunk(&self) -> Option<Chunk> {
+        self.chunk
     }
 
     /// Precision of matrix products on the CPU.

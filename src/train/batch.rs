@@ -10,7 +10,9 @@ use crate::dataset::spec_augment::resample_frames;
 use crate::dataset::{BatchPlan, Clip, Corpus, DropReason, FilterConfig, PcmCache, Progress, Row, SourceConfig, SpecAugmentConfig};
 use crate::error::{Error, Result};
 use crate::features::{FrontEnd, LogMel, Scratch};
+use crate::model::pass::Chunk;
 use crate::text::{self, Tokenizer};
+use crate::train::context::ContextDraw;
 use crate::units::SampleRate;
 
 /// A batch ready for the device.
@@ -26,6 +28,8 @@ pub struct HostBatch {
     pub targets: Vec<Vec<u32>>,
     /// Unpadded audio, seconds.
     pub seconds: f64,
+    /// The context it is trained with; `None` is the encoder's own.
+    pub chunk: Option<Chunk>,
     /// Where in the order of batches this one stands.
     pub plan: BatchPlan,
 }
@@ -106,6 +110,7 @@ pub struct Preparer {
     augmenter: Augmenter,
     spec_augment: SpecAugmentConfig,
     front_end: FrontEnd,
+    contexts: ContextDraw,
     speed: SpeedKind,
     idle: Mutex<Vec<Buffers>>,
 }
@@ -126,9 +131,10 @@ impl Preparer {
         augmenter: Augmenter,
         spec_augment: SpecAugmentConfig,
         front_end: FrontEnd,
+        contexts: ContextDraw,
     ) -> Self {
         let speed = augmenter.config().speed.kind;
-        Self { clips, targets, augmenter, spec_augment, front_end, speed, idle: Mutex::new(Vec::new()) }
+        Self { clips, targets, augmenter, spec_augment, front_end, contexts, speed, idle: Mutex::new(Vec::new()) }
     }
 
     /// The batch of a plan; depends on the plan alone.
@@ -137,11 +143,12 @@ impl Preparer {
     /// Whatever reading audio gives.
     pub fn prepare(&self, plan: &BatchPlan) -> Result<HostBatch> {
         let mut buffers = self.take();
+        let chunk = self.contexts.draw(plan.position);
         let mels = self.front_end.config().mels;
         let mut features = vec![0.0f32; plan.rows.len() * plan.frames * mels];
         let mut lengths = Vec::with_capacity(plan.rows.len());
         for (row, out) in plan.rows.iter().zip(features.chunks_exact_mut((plan.frames * mels).max(1))) {
-            self.row(row, &mut buffers, mels)?;
+            self.row(row, &mut buffers, mels, chunk)?;
             let values = if buffers.stretched.is_empty() { &buffers.mel.values } else { &buffers.stretched };
             let frames = (values.len() / mels).min(plan.frames);
             out[..frames * mels].copy_from_slice(&values[..frames * mels]);
@@ -152,15 +159,19 @@ impl Preparer {
         }
         let targets = plan.rows.iter().map(|r| self.targets[r.key.utterance].clone()).collect();
         let seconds = lengths.iter().sum::<usize>() as f64 * self.front_end.config().hop as f64 / f64::from(SampleRate::HZ_16000.0);
-        Ok(HostBatch { features, frames: plan.frames, lengths, targets, seconds, plan: plan.clone() })
+        Ok(HostBatch { features, frames: plan.frames, lengths, targets, seconds, chunk, plan: plan.clone() })
     }
 
     /// Features of one row in `buffers.mel`, or in `buffers.stretched` where the row's speed is a matter of frames.
-    fn row(&self, row: &Row, buffers: &mut Buffers, mels: usize) -> Result<()> {
+    fn row(&self, row: &Row, buffers: &mut Buffers, mels: usize, chunk: Option<Chunk>) -> Result<()> {
         let index = row.key.utterance;
         self.clips.read(index, 0..self.clips.samples(index), &mut buffers.samples)?;
         self.augmenter.apply(row, &mut buffers.samples)?;
-        self.front_end.compute_into(&buffers.samples, &mut buffers.scratch, &mut buffers.mel);
+        if chunk.is_some() {
+            self.front_end.compute_running_into(&buffers.samples, &mut buffers.scratch, &mut buffers.mel);
+        } else {
+            self.front_end.compute_into(&buffers.samples, &mut buffers.scratch, &mut buffers.mel);
+        }
         buffers.stretched.clear();
         let features = if self.speed == SpeedKind::Frames && row.speed != 1.0 {
             resample_frames(&buffers.mel.values, mels, row.speed, &mut buffers.stretched);

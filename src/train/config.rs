@@ -10,6 +10,7 @@ use crate::dataset::{AugmentConfig, BucketConfig, FilterConfig, SourceConfig, Sp
 use crate::error::{Error, Result};
 use crate::kernel::gemm::Precision;
 use crate::model::config::EncoderConfig;
+use crate::train::context::StreamingConfig;
 use crate::train::schedule::ScheduleConfig;
 
 /// Everything a run depends on. Unknown keys are refused; the complete configuration is echoed into the run's folder.
@@ -44,6 +45,9 @@ pub struct RunConfig {
     /// Augmentation of features.
     #[serde(default)]
     pub spec_augment: SpecAugmentConfig,
+    /// Training in chunks, for a model that also streams.
+    #[serde(default)]
+    pub streaming: StreamingConfig,
     /// Terms of the loss.
     #[serde(default)]
     pub loss: LossConfig,
@@ -272,6 +276,11 @@ impl RunConfig {
         within("loss.intermediate", self.loss.intermediate, 0.0, 0.9)?;
         within("loss.balance", self.loss.balance, 0.0, 100.0)?;
         within("loss.z", self.loss.z, 0.0, 100.0)?;
+        within("streaming.probability", self.streaming.probability, 0.0, 1.0)?;
+        rule(
+            self.streaming.probability == 0.0 || !self.encoder.context.chunk_sizes().is_empty(),
+            format!("streaming.probability = {}: needs encoder.context of kind chunks", self.streaming.probability),
+        )?;
         within("front_end.utterance_mean", f64::from(self.front_end.utterance_mean), 0.0, 1.0)?;
         within("control.audio_hours", self.control.audio_hours, 0.0, 1e7)?;
         within("control.evaluate_hours", self.control.evaluate_hours, 0.0, 1e7)?;

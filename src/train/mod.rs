@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod config;
+pub mod context;
 pub mod evaluate;
 mod exact;
 pub mod journal;

@@ -20,6 +20,7 @@ use crate::model::pass::Pass;
 use crate::text::{self, Tokenizer};
 use crate::train::batch::{HostBatch, Preparer, Speech, encode_targets, feature_statistics, log, read_sounds};
 use crate::train::config::{RunConfig, TokenizerConfig};
+use crate::train::context::ContextDraw;
 use crate::train::evaluate::Dev;
 use crate::train::journal::{self, Journal, Line};
 use crate::train::optimizer::Optimizer;
@@ -98,7 +99,11 @@ impl<'a> Session<'a> {
             None => Sounds { voices: Some(voices.clone()), ..Sounds::default() },
         };
         let augmenter = Augmenter::new(config.augment.clone(), sounds)?;
-        let preparer = Preparer::new(voices, targets, augmenter, config.spec_augment.clone(), front_end.clone());
+        let contexts = ContextDraw::new(config.seed, config.streaming, config.encoder.context.clone());
+        if config.streaming.probability > 0.0 && front_end_config.normalization.running(front_end_config.mels).is_none() {
+            return Err(Error::config(&config.output, "streaming.probability: the front end's normalisation cannot run in a stream"));
+        }
+        let preparer = Preparer::new(voices, targets, augmenter, config.spec_augment.clone(), front_end.clone(), contexts);
         let dev = load_dev(config)?;
 
         let training = device.clone().autodiff();
@@ -164,7 +169,7 @@ impl<'a> Session<'a> {
         for _ in 0..self.config.optimizer.accumulate {
             let batch = self.loader.next().ok_or_else(|| Error::Training { reason: "the batches ended".into() })??;
             let seed = SplitMix::stream(self.config.seed, self.progress.batch).next_u64();
-            let pass = Pass::training(precision, seed);
+            let pass = Pass::training(precision, seed).with_chunk(batch.chunk);
             let (gradients, report) = batch_gradients(&self.model, &batch, self.tokenizer.blank(), &self.config.loss, &pass, &self.device);
             self.optimizer.accumulate(&self.model, &gradients);
             self.progress.window.add(&report);

@@ -10,7 +10,7 @@ use omniscribe::checkpoint::weights;
 use omniscribe::kernel::cpu::Tier;
 use omniscribe::kernel::rng::SplitMix;
 use omniscribe::model::asr::AsrModel;
-use omniscribe::model::config::EncoderConfig;
+use omniscribe::model::config::{ContextConfig, EncoderConfig};
 use omniscribe::model::lengths::Lengths;
 use omniscribe::model::pass::Pass;
 use omniscribe::train::{RunConfig, run};
@@ -117,6 +117,8 @@ fn encoder_choices(path: &str) -> Option<Vec<Value>> {
         "/activation" => strings(&["relu", "silu", "gelu"]),
         "/position" => Some(vec![json!({"kind": "none"}), cape(), json!({"kind": "relative"}), json!({"kind": "rotary"})]),
         "/context" => Some(vec![json!({"kind": "full"}), json!({"kind": "window", "left": 3, "right": 2})]),
+        "/context/sizes/0" => Some(vec![json!(1), json!(3)]),
+        "/context/left" => Some(vec![json!(4), json!(6)]),
         "/block" => Some(vec![json!({"kind": "transformer"}), conformer()]),
         "/block/norm" => strings(&["layer", "batch"]),
         "/feed_forward" => Some(vec![json!({"kind": "dense"}), experts("omni"), experts("switch")]),
@@ -142,7 +144,9 @@ fn encoder_shows(config: &EncoderConfig) -> Result<String> {
     }
     let (frames, mut rng) = (37, SplitMix::new(1));
     let values: Vec<f32> = (0..2 * frames * config.mels).map(|_| rng.next_normal()).collect();
-    for pass in [Pass::inference(Precision::F32), Pass::training(Precision::F32, 9)] {
+    let sizes = config.context.chunk_sizes().iter();
+    let chunked = sizes.map(|steps| Pass::inference(Precision::F32).with_chunk(config.context.chunk(*steps)));
+    for pass in chunked.chain([Pass::inference(Precision::F32), Pass::training(Precision::F32, 9)]) {
         let features = Tensor::<3>::from_data(TensorData::new(values.clone(), [2, frames, config.mels]), &device);
         let output = model.forward(features, &Lengths::new(vec![frames, 22], frames), &pass);
         write!(seen, "{:?} ", output.lengths.valid()).expect("string");
@@ -184,6 +188,14 @@ fn no_dead_knob_in_a_conformer_with_rotary_positions_and_switch_routers() {
     let stacking = json!({"kind": "stacking", "factor": 4, "hidden": 24});
     let intermediate = json!({"layers": [1], "self_condition": true});
     let config = preset(json!({"kind": "rotary"}), conformer(), experts("switch"), stacking, intermediate);
+    no_dead_encoder_knob(&config, &["/n_layers"]);
+}
+
+#[test]
+fn no_dead_knob_in_a_conformer_that_also_runs_in_chunks() {
+    let stacking = json!({"kind": "stacking", "factor": 2, "hidden": 24});
+    let mut config = preset(json!({"kind": "rotary"}), conformer(), experts("omni"), stacking, Value::Null);
+    config.context = ContextConfig::Chunks { sizes: vec![2], left: 2 };
     no_dead_encoder_knob(&config, &["/n_layers"]);
 }
 
@@ -297,7 +309,9 @@ fn no_dead_knob_in_a_run() {
     };
     let skip = |path: &str| covered.iter().any(|c| path.starts_with(c)) || neutral.contains(&path);
     let refused = no_dead_knob(&config, skip, choices, |config| run_shows(&tones, "run", config));
-    let expected: &[&str] = if Tier::detected() < Tier::Avx512Bf16 { &["/control/precision"] } else { &[] };
+    // This run's encoder has no chunks: see below.
+    let all = ["/control/precision", "/streaming/probability"];
+    let expected = if Tier::detected() < Tier::Avx512Bf16 { &all[..] } else { &all[1..] };
     assert_eq!(refused, expected, "leaves of which every other value is refused");
 
     let shows = |changes: &[&str]| {
@@ -315,6 +329,8 @@ fn no_dead_knob_in_a_run() {
     ] {
         assert_ne!(shows(&[change]), before, "{change}");
     }
+    let chunks = "encoder.context={kind=\"chunks\",sizes=[2],left=4}";
+    assert_ne!(shows(&[chunks, "streaming.probability=1"]), shows(&[chunks]), "streaming.probability");
     for change in ["data.cache=\"FOLDER/another.pcm\"", "control.loader_threads=3", "control.checkpoint_minutes=0"] {
         assert_eq!(shows(&[change]), before, "{change}");
     }
