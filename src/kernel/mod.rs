@@ -6,6 +6,7 @@
 
 pub mod activation;
 pub mod adamw;
+mod amx;
 pub mod attention;
 pub mod conv2d;
 pub mod cpu;
