@@ -1,7 +1,7 @@
 //! Matrix products on plain f32 slices: `c (+)= a . b`, with bias and activation on the way out.
 //!
-//! [`Precision::F32`] is the `gemm` crate. [`Precision::Bf16`] rounds both operands to bfloat16 and sums in f32, by AMX tiles or the AVX-512
-//! dot product; where the CPU has neither, it is computed as F32. Outputs are row-major; transposed operands are views with swapped strides.
+//! [`Precision::F32`] is the `gemm` crate. [`Precision::Bf16`] rounds both operands to bfloat16 and sums in f32; where the CPU has no
+//! instruction for that, it is computed as F32. Outputs are row-major; transposed operands are views with swapped strides.
 
 use rayon::prelude::*;
 
@@ -60,7 +60,7 @@ impl Compute {
 
     /// Whether products really are computed in bfloat16.
     pub fn is_bf16(self) -> bool {
-        self.precision == Precision::Bf16 && self.tier.capped() >= Tier::Avx512Bf16
+        self.precision == Precision::Bf16 && self.tier.capped() == Tier::Avx512Bf16
     }
 }
 
@@ -227,7 +227,7 @@ fn job<'a>(
 unsafe fn run(jobs: &[Job<'_>], compute: Compute) {
     if compute.is_bf16() || jobs.iter().any(|job| matches!(job.right, Right::Packed(_))) {
         // SAFETY: the caller's promise; packed lines have their matrix's shape, and exist only where the tier does.
-        return unsafe { gemm_bf16::run(jobs, compute.tier, compute.parallel) };
+        return unsafe { gemm_bf16::run(jobs, compute.parallel) };
     }
     match jobs {
         // SAFETY: the caller's promise.

@@ -1,22 +1,18 @@
-//! Matrix products of bfloat16-rounded operands with f32 sums (`vdpbf16ps`, or AMX tiles): register tile, blocks, split over threads.
+//! Matrix products of bfloat16-rounded operands with f32 sums (`vdpbf16ps`): register tile, blocks, split over threads.
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::activation::Activation;
-use super::amx;
 use super::cpu::Tier;
 use super::epilogue::{Epilogue, activate};
 use super::gemm::{Parallel, Write};
 use super::matrix::Matrix;
 use super::pack::*;
 
-/// Rows of one task at most: 112 or 128 rows x 512 `k` are as many KiB, a part of the second-level cache.
-const BLOCK_ROWS: usize = 128;
-/// Column panels of one task at most.
-const BLOCK_COLUMN_PANELS: usize = 8;
+/// Row panels of one task at most: 8 x 14 rows x 512 `k` are 112 KiB, a part of the second-level cache.
+const BLOCK_PANELS: usize = 8;
 /// Tasks per thread, so that an interrupted core does not hold the others.
 const TASKS_PER_THREAD: usize = 4;
 /// Products under this many multiplications are not worth waking a second thread.
@@ -60,7 +56,7 @@ pub(super) fn packed_lines(k: usize, columns: usize) -> usize {
 
 /// Packs all of `b`.
 pub(super) fn pack_whole(b: &Matrix<'_>, target: &mut [Line]) {
-    assert!(Tier::detected() >= Tier::Avx512Bf16 && target.len() >= packed_lines(b.rows, b.columns));
+    assert!(Tier::detected() == Tier::Avx512Bf16 && target.len() >= packed_lines(b.rows, b.columns));
     for_each(Parallel::Single, pack_tasks(b, target), |task| task.run());
 }
 
@@ -110,27 +106,26 @@ fn for_each<T: Send>(parallel: Parallel, tasks: Vec<T>, f: impl Fn(T) + Send + S
 /// # Safety
 /// Every output is writable for `a.rows` rows of `columns` values and not touched by others during the call; a packed right operand is
 /// of `a.columns` x `columns`.
-pub(super) unsafe fn run(jobs: &[Job<'_>], tier: Tier, parallel: Parallel) {
-    assert!(Tier::detected() >= Tier::Avx512Bf16);
-    let reader = if tier.capped() >= Tier::Amx { Reader::Tiles } else { Reader::Vectors };
+pub(super) unsafe fn run(jobs: &[Job<'_>], parallel: Parallel) {
+    assert!(Tier::detected() == Tier::Avx512Bf16);
     let work: usize = jobs.iter().map(|job| job.a.rows * job.a.columns * job.columns).sum();
     let parallel = if work < PARALLEL_FROM { Parallel::Single } else { parallel };
     match jobs {
-        [job] if job.a.rows * 2 <= job.columns && parallel == Parallel::Rayon => by_columns(job, reader),
-        _ => by_rows(jobs, reader, parallel),
+        [job] if job.a.rows * 2 <= job.columns && parallel == Parallel::Rayon => by_columns(job),
+        _ => by_rows(jobs, parallel),
     }
 }
 
-/// Panels per task, `most` at most, when `panels` panels are cut for `parallel`.
-fn block_panels(panels: usize, most: usize, parallel: Parallel) -> usize {
+/// Panels per task when `panels` panels are cut for `parallel`.
+fn block_panels(panels: usize, parallel: Parallel) -> usize {
     match parallel {
-        Parallel::Single => most,
-        Parallel::Rayon => (panels / (TASKS_PER_THREAD * rayon::current_num_threads())).clamp(1, most),
+        Parallel::Single => BLOCK_PANELS,
+        Parallel::Rayon => (panels / (TASKS_PER_THREAD * rayon::current_num_threads())).clamp(1, BLOCK_PANELS),
     }
 }
 
 /// The right operands are packed first and shared; a task packs and multiplies a block of rows.
-fn by_rows(jobs: &[Job<'_>], reader: Reader, parallel: Parallel) {
+fn by_rows(jobs: &[Job<'_>], parallel: Parallel) {
     let lines = |job: &Job<'_>| match job.right {
         Right::View(b) => packed_lines(b.rows, b.columns),
         Right::Packed(_) => 0,
@@ -146,24 +141,24 @@ fn by_rows(jobs: &[Job<'_>], reader: Reader, parallel: Parallel) {
         }
         for_each(parallel, packing, |task| task.run());
 
-        let all_panels = jobs.iter().map(|job| RowPanels::new(job.a.rows, reader).count).sum();
-        let step = block_panels(all_panels, BLOCK_ROWS / reader.rows(), parallel);
+        let all_panels = jobs.iter().map(|job| RowPanels::new(job.a.rows).count).sum();
+        let step = block_panels(all_panels, parallel);
         let (mut rest, mut tasks) = (&*buffer, Vec::new());
         for job in jobs {
             let (part, after) = rest.split_at(lines(job));
             rest = after;
             let right = if let Right::Packed(lines) = job.right { lines } else { part };
-            let count = RowPanels::new(job.a.rows, reader).count;
+            let count = RowPanels::new(job.a.rows).count;
             tasks.extend((0..count).step_by(step).map(|first| (job, right, first..(first + step).min(count))));
         }
-        for_each(parallel, tasks, |(job, right, panels)| row_task(job, reader, right, panels));
+        for_each(parallel, tasks, |(job, right, panels)| row_task(job, right, panels));
     });
 }
 
-fn row_task(job: &Job<'_>, reader: Reader, mut right: &[Line], panels: Range<usize>) {
+fn row_task(job: &Job<'_>, mut right: &[Line], panels: Range<usize>) {
     let columns = job.columns.div_ceil(COLUMNS);
-    let rows = RowPanels::new(job.a.rows, reader);
-    with_lines(left_lines(panels.len(), reader), |left| {
+    let rows = RowPanels::new(job.a.rows);
+    with_lines(left_lines(panels.len()), |left| {
         for k in passes(job.a.columns) {
             // SAFETY: `run` checked the tier.
             #[cfg(target_arch = "x86_64")]
@@ -171,18 +166,18 @@ fn row_task(job: &Job<'_>, reader: Reader, mut right: &[Line], panels: Range<usi
                 pack_left(&job.a, rows, panels.clone(), k.clone(), left);
             }
             let (this, after) = right.split_at(right_lines(columns, k.len()));
-            block(job, rows, &k, panels.clone(), left, 0..columns, this);
+            block(job, &k, panels.clone(), left, 0..columns, this);
             right = after;
         }
     });
 }
 
 /// For few rows: the left operand is packed first and shared; a task packs and multiplies a block of columns.
-fn by_columns(job: &Job<'_>, reader: Reader) {
-    let rows = RowPanels::new(job.a.rows, reader);
+fn by_columns(job: &Job<'_>) {
+    let rows = RowPanels::new(job.a.rows);
     let columns = job.columns.div_ceil(COLUMNS);
-    let step = block_panels(columns, BLOCK_COLUMN_PANELS, Parallel::Rayon);
-    let pass_lines = left_lines(rows.count, reader);
+    let step = block_panels(columns, Parallel::Rayon);
+    let pass_lines = left_lines(rows.count);
     with_lines(passes(job.a.columns).count() * pass_lines, |buffer| {
         let (mut rest, mut packing) = (&mut *buffer, Vec::new());
         for k in passes(job.a.columns) {
@@ -212,7 +207,7 @@ fn by_columns(job: &Job<'_>, reader: Reader) {
                         Right::Packed(lines) => &lines[pass_start + right_lines(panels.start, k.len())..],
                     };
                     pass_start += right_lines(columns, k.len());
-                    block(job, rows, &k, 0..rows.count, this, panels.clone(), right);
+                    block(job, &k, 0..rows.count, this, panels.clone(), right);
                 }
             });
         });
@@ -220,19 +215,11 @@ fn by_columns(job: &Job<'_>, reader: Reader) {
 }
 
 /// Multiplies packed row panels by packed column panels over the pass `k` into the output.
-fn block(
-    job: &Job<'_>,
-    rows: RowPanels,
-    k: &Range<usize>,
-    row_panels: Range<usize>,
-    left: &[Line],
-    column_panels: Range<usize>,
-    right: &[Line],
-) {
+fn block(job: &Job<'_>, k: &Range<usize>, row_panels: Range<usize>, left: &[Line], column_panels: Range<usize>, right: &[Line]) {
+    let rows = RowPanels::new(job.a.rows);
     let (first_pass, last_pass) = (k.start == 0, k.end == job.a.columns);
-    let reader = rows.reader;
-    let pairs = if reader == Reader::Tiles { padded_pairs(k.len()) } else { pairs(k.len()) };
-    assert!(left_lines(row_panels.len(), reader) <= left.len() && right_lines(column_panels.len(), k.len()) <= right.len());
+    let pairs = pairs(k.len());
+    assert!(left_lines(row_panels.len()) <= left.len() && right_lines(column_panels.len(), k.len()) <= right.len());
     for (j, column_panel) in column_panels.enumerate() {
         let column = column_panel * COLUMNS;
         let columns = (job.columns - column).min(COLUMNS);
@@ -241,7 +228,7 @@ fn block(
             let (row, end) = (rows.start(row_panel), rows.start(row_panel + 1));
             let mut tile = Tile {
                 pairs,
-                left: &left[left_lines(i, reader)..],
+                left: &left[left_lines(i)..],
                 row_wise: is_row_wise(&job.a),
                 right: &right[right_lines(j, k.len())..],
                 // SAFETY: the tile lies in the output the caller of `run` vouches for.
@@ -256,10 +243,7 @@ fn block(
             // SAFETY: the tier is there (`run`), the panels are long enough (asserted), the output is ours.
             #[cfg(target_arch = "x86_64")]
             unsafe {
-                match reader {
-                    Reader::Vectors => tile.run(),
-                    Reader::Tiles => tile.run_tiles(),
-                }
+                tile.run();
             }
             if last_pass && job.epilogue.activation != Activation::Relu {
                 tile.activate(job.epilogue.activation);
@@ -313,34 +297,6 @@ impl Tile<'_> {
             };
         }
         by_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-    }
-
-    /// # Safety
-    /// As [`Tile::run`]; AMX is there, `left` is packed row after row, and `pairs` counts the zeros up to whole tiles.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn run_tiles(&self) {
-        use std::arch::x86_64::*;
-        let mut sums = amx::Sums([MaybeUninit::uninit(); 32 * COLUMNS]);
-        let narrow = self.columns <= 16;
-        // SAFETY: the caller's promise; masks keep loads and stores of the output to its columns.
-        unsafe {
-            amx::multiply(self.left.as_ptr().cast(), self.right.as_ptr().cast(), self.pairs, self.rows, narrow, &mut sums);
-            let floor = _mm512_set1_ps(self.floor);
-            for first in (0..self.columns).step_by(16) {
-                let mask = (0xffffu32 >> (16 - (self.columns - first).min(16))) as u16;
-                let bias = self.bias.map_or(_mm512_setzero_ps(), |bias| _mm512_maskz_loadu_ps(mask, bias.as_ptr().add(first)));
-                for row in 0..self.rows {
-                    let to = self.c.add(row * self.row_stride + first);
-                    let mut value = _mm512_add_ps(_mm512_load_ps(sums.0.as_ptr().cast::<f32>().add(row * COLUMNS + first)), bias);
-                    if self.accumulate {
-                        value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, to));
-                    }
-                    // As in `multiply`, NaN survives.
-                    _mm512_mask_storeu_ps(to, mask, _mm512_max_ps(floor, value));
-                }
-            }
-        }
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -6,7 +6,6 @@
 
 pub mod activation;
 pub mod adamw;
-mod amx;
 pub mod attention;
 pub mod conv2d;
 pub mod cpu;

@@ -2,40 +2,15 @@
 //!
 //! A word holds two neighbouring `k` of one lane (a row of the left operand, a column of the right one): the even `k` in the low half, the
 //! odd one in the high half. An odd last `k` is paired with zero. Right panels, and left ones whose source is contiguous along the rows,
-//! hold for every pair one word per lane; left ones whose source is contiguous along `k`, and all that are meant for tiles, hold row after
-//! row, [`ROW_STRIDE`] apart. Pairs are filled up with zeros to a whole number of tiles, so that both kernels read the same right panels.
+//! hold for every pair one word per lane; left ones whose source is contiguous along `k` hold row after row, [`ROW_STRIDE`] apart.
 
 use std::cell::RefCell;
 use std::ops::Range;
 
 use super::matrix::Matrix;
 
-/// What reads the panels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reader {
-    /// AVX-512 registers: 14 rows, so that with two vectors of columns 28 of the 32 registers accumulate.
-    Vectors,
-    /// AMX tiles: 32 rows, two tiles.
-    Tiles,
-}
-
-impl Reader {
-    /// Most rows in a panel of the left operand.
-    pub const fn rows(self) -> usize {
-        match self {
-            Self::Vectors => 14,
-            Self::Tiles => 32,
-        }
-    }
-
-    /// Words of a left panel.
-    pub const fn left_panel(self) -> usize {
-        self.rows() * ROW_STRIDE
-    }
-}
-
-/// Pairs of one tile.
-pub(super) const TILE_PAIRS: usize = 16;
+/// Most rows in a panel of the left operand: with two vectors of columns, 28 of the 32 registers accumulate.
+pub(super) const MAX_ROWS: usize = 14;
 /// Columns in a panel of the right operand: two vectors of 16.
 pub(super) const COLUMNS: usize = 32;
 /// `k` per pass; even. A right-hand panel of one pass is 32 KiB, about a first-level cache.
@@ -43,6 +18,8 @@ pub(super) const DEPTH: usize = 512;
 
 /// Words between rows of a left panel: a pass of pairs and one line more, so that rows do not share cache sets.
 pub(super) const ROW_STRIDE: usize = DEPTH / 2 + 16;
+/// Words of a left panel.
+pub(super) const LEFT_PANEL: usize = MAX_ROWS * ROW_STRIDE;
 
 /// One cache line of packed words.
 #[derive(Clone, Copy)]
@@ -54,35 +31,26 @@ pub(super) fn pairs(k: usize) -> usize {
     k.div_ceil(2)
 }
 
-/// [`pairs`], filled up to whole tiles.
-pub(super) fn padded_pairs(k: usize) -> usize {
-    pairs(k).next_multiple_of(TILE_PAIRS)
-}
-
 /// The passes over `k`, as ranges; one empty pass when there is no `k`, so that the output is still written.
 pub(super) fn passes(k: usize) -> impl Iterator<Item = Range<usize>> {
     (0..k.div_ceil(DEPTH).max(1)).map(move |pass| pass * DEPTH..((pass + 1) * DEPTH).min(k))
 }
 
-/// Rows cut into panels: for vectors as even as can be (no thin last panel), for tiles full ones and a rest.
+/// Rows cut into panels of at most [`MAX_ROWS`], as even as can be (no thin last panel).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RowPanels {
     pub rows: usize,
     pub count: usize,
-    pub reader: Reader,
 }
 
 impl RowPanels {
-    pub fn new(rows: usize, reader: Reader) -> Self {
-        Self { rows, count: rows.div_ceil(reader.rows()), reader }
+    pub fn new(rows: usize) -> Self {
+        Self { rows, count: rows.div_ceil(MAX_ROWS) }
     }
 
     /// First row of panel `panel`; the number of rows for `panel == count`.
     pub fn start(self, panel: usize) -> usize {
-        match self.reader {
-            Reader::Vectors => (panel * self.rows).checked_div(self.count).unwrap_or(0),
-            Reader::Tiles => (panel * self.reader.rows()).min(self.rows),
-        }
+        (panel * self.rows).checked_div(self.count).unwrap_or(0)
     }
 }
 
@@ -269,37 +237,32 @@ pub(super) fn round_bf16(x: f32) -> u16 {
     ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
 }
 
-/// Whether left panels of `a` are packed row after row for vectors.
+/// Whether left panels of `a` are packed row after row.
 pub(super) fn is_row_wise(a: &Matrix<'_>) -> bool {
     a.column_stride == 1
 }
 
 /// Lines of a left operand block of `panels` panels.
-pub(super) fn left_lines(panels: usize, reader: Reader) -> usize {
-    panels * reader.left_panel() / 16
+pub(super) fn left_lines(panels: usize) -> usize {
+    panels * LEFT_PANEL / 16
 }
 
-/// Packs rows of panels `panels` over `k` of the left operand `a`; panel `i` of the block starts at line `left_lines(i)`.
-///
-/// For tiles the words after the last pair of a row are zeros up to a whole tile; rows after the last one hold anything.
+/// Packs rows of panels `panels` over `k` of the left operand `a`; panel `i` of the block starts at word `i * LEFT_PANEL`.
 ///
 /// # Safety
 /// The CPU has [`Tier::Avx512Bf16`](super::cpu::Tier::Avx512Bf16).
 #[cfg(target_arch = "x86_64")]
 pub(super) unsafe fn pack_left(a: &Matrix<'_>, rows: RowPanels, panels: Range<usize>, k: Range<usize>, target: &mut [Line]) {
-    let reader = rows.reader;
-    assert!(left_lines(panels.len(), reader) <= target.len() && k.len() <= DEPTH && rows.rows <= a.rows && k.end <= a.columns);
+    assert!(left_lines(panels.len()) <= target.len() && k.len() <= DEPTH && rows.rows <= a.rows && k.end <= a.columns);
     let words = target.as_mut_ptr().cast::<u32>();
     for (i, panel) in panels.enumerate() {
         let (first, last) = (rows.start(panel), rows.start(panel + 1));
         let source = a.pointer(first, k.start);
         // SAFETY: the view covers rows `first..last` and `k` (checked when it was made), the target the panel (checked above).
         unsafe {
-            let to = words.add(i * reader.left_panel());
+            let to = words.add(i * LEFT_PANEL);
             if is_row_wise(a) {
                 pack_rows(source, last - first, a.row_stride, k.len(), to);
-            } else if reader == Reader::Tiles {
-                pack_rows_strided(source, last - first, a.row_stride, k.len(), a.column_stride, to);
             } else {
                 pack_panel(source, last - first, a.row_stride, k.len(), a.column_stride, to, last - first);
             }
@@ -334,40 +297,6 @@ unsafe fn pack_rows(source: *const f32, rows: usize, row_stride: usize, k: usize
     }
 }
 
-/// [`pack_rows`] for rows whose `k` values are `k_stride` apart: pairs of 16 rows at a time, then 16 x 16 words are transposed.
-///
-/// # Safety
-/// As [`pack_rows`], with values `k_stride` apart.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-unsafe fn pack_rows_strided(source: *const f32, rows: usize, row_stride: usize, k: usize, k_stride: usize, target: *mut u32) {
-    use std::arch::x86_64::*;
-    let mut words = [Line([0; 16]); TILE_PAIRS];
-    for row in (0..rows).step_by(16) {
-        let lanes = (rows - row).min(16);
-        for start in (0..k).step_by(2 * TILE_PAIRS) {
-            let left = (k - start).min(2 * TILE_PAIRS);
-            // SAFETY: values from `start` on of `lanes` rows exist; the words of a tile are written where they exist and zero elsewhere,
-            // then stored to the rows there are, a line each within the row's stride.
-            unsafe {
-                if pairs(left) < TILE_PAIRS {
-                    words = [Line([0; 16]); TILE_PAIRS];
-                }
-                let from = source.add(row * row_stride + start * k_stride);
-                pack_panel(from, lanes, row_stride, left, k_stride, words.as_mut_ptr().cast(), 16);
-                let mut tile = [_mm512_setzero_si512(); 16];
-                for (vector, line) in tile.iter_mut().zip(&words) {
-                    *vector = _mm512_load_si512(line.0.as_ptr().cast());
-                }
-                transpose(&mut tile);
-                for (lane, vector) in tile.iter().enumerate().take(lanes) {
-                    _mm512_store_si512(target.add((row + lane) * ROW_STRIDE + start / 2).cast(), *vector);
-                }
-            }
-        }
-    }
-}
-
 /// Words of `left` values, 1 to 32; zeros after them.
 ///
 /// # Safety
@@ -387,23 +316,18 @@ unsafe fn round_tail(from: *const f32, left: usize) -> std::arch::x86_64::__m512
 
 /// Lines of a right operand: `panels` panels of [`COLUMNS`] over `k`.
 pub(super) fn right_lines(panels: usize, k: usize) -> usize {
-    panels * COLUMNS / 16 * padded_pairs(k)
+    panels * COLUMNS / 16 * pairs(k)
 }
 
 /// Packs column panels `panels` over `k` of the right operand `b`; panel `i` of the block starts at line `right_lines(i, k)`.
 ///
-/// The last panel of a matrix with at most 16 columns left is packed 16 wide. After the last pair come zeros up to a whole tile.
+/// The last panel of a matrix with at most 16 columns left is packed 16 wide.
 ///
 /// # Safety
 /// The CPU has [`Tier::Avx512Bf16`](super::cpu::Tier::Avx512Bf16).
 #[cfg(target_arch = "x86_64")]
 pub(super) unsafe fn pack_right(b: &Matrix<'_>, panels: Range<usize>, k: Range<usize>, target: &mut [Line]) {
     assert!(right_lines(panels.len(), k.len()) <= target.len() && k.end <= b.rows);
-    let (used, panel_lines) = (pairs(k.len()), right_lines(1, k.len()));
-    for (i, panel) in panels.clone().enumerate() {
-        let lines_wide = if b.columns.saturating_sub(panel * COLUMNS) > 16 { COLUMNS / 16 } else { 1 };
-        target[i * panel_lines + used * lines_wide..(i + 1) * panel_lines].fill(Line([0; 16]));
-    }
     let words = target.as_mut_ptr().cast::<u32>();
     if b.column_stride == 1 {
         let first = panels.start * COLUMNS;
@@ -418,7 +342,7 @@ pub(super) unsafe fn pack_right(b: &Matrix<'_>, panels: Range<usize>, k: Range<u
         let source = b.pointer(k.start, first);
         // SAFETY: the view covers `columns` columns from `first` and `k`, the target the panel (checked above).
         unsafe {
-            pack_panel(source, columns, b.column_stride, k.len(), b.row_stride, words.add(i * COLUMNS * padded_pairs(k.len())), width);
+            pack_panel(source, columns, b.column_stride, k.len(), b.row_stride, words.add(i * COLUMNS * pairs(k.len())), width);
         }
     }
 }
@@ -449,7 +373,7 @@ unsafe fn pack_columns(source: *const f32, columns: usize, k: usize, k_stride: u
                 let rounded: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(odd, even));
                 let panel = column / COLUMNS * COLUMNS;
                 let width = if columns - panel > 16 { COLUMNS } else { 16 };
-                let to = target.add(panel * padded_pairs(k) + pair * width + column % COLUMNS);
+                let to = target.add(panel * pairs(k) + pair * width + column % COLUMNS);
                 _mm512_store_si512(to.cast(), _mm512_permutexvar_epi16(order, rounded));
             }
         }
