@@ -236,37 +236,39 @@ fn block(
     // SAFETY: the unit is tiles only where the CPU has them.
     #[cfg(target_arch = "x86_64")]
     let mut tiles = (unit == Unit::Tiles).then(|| (unsafe { amx::Tiles::configure() }, amx::Scratch::NEW));
-    for (j, column_panel) in column_panels.enumerate() {
-        let column = column_panel * COLUMNS;
+    let (row_count, column_count) = (row_panels.len(), column_panels.len());
+    // Tiles leave the output at a speed that matters: row by row it is written in the order it lies in memory.
+    let by_rows = unit == Unit::Tiles;
+    for step in 0..row_count * column_count {
+        let (i, j) = if by_rows { (step / column_count, step % column_count) } else { (step % row_count, step / row_count) };
+        let (row_panel, column) = (row_panels.start + i, (column_panels.start + j) * COLUMNS);
         let columns = (job.columns - column).min(COLUMNS);
         let bias = if bias_pass { job.epilogue.bias.map(|bias| &bias[column..column + columns]) } else { None };
-        for (i, row_panel) in row_panels.clone().enumerate() {
-            let (row, end) = (rows.start(row_panel), rows.start(row_panel + 1));
-            let mut tile = Tile {
-                pairs,
-                left: &left[unit.left_lines(i)..],
-                row_wise: is_row_wise(&job.a),
-                right: &right[right_lines(j, k.len())..],
-                // SAFETY: the tile lies in the output the caller of `run` vouches for.
-                c: unsafe { job.c.data.add(row * job.c.row_stride + column) },
-                row_stride: job.c.row_stride,
-                rows: end - row,
-                columns,
-                accumulate: !first_pass || job.write == Write::Accumulate,
-                floor: if last_pass && has_floor { 0.0 } else { f32::NEG_INFINITY },
-                bias,
-            };
-            // SAFETY: the tier is there (`run`), the panels are long enough (asserted), the output is ours.
-            #[cfg(target_arch = "x86_64")]
-            unsafe {
-                match &mut tiles {
-                    Some((tiles, scratch)) => amx::multiply(&tile, tiles, scratch),
-                    None => tile.run(),
-                }
+        let (row, end) = (rows.start(row_panel), rows.start(row_panel + 1));
+        let mut tile = Tile {
+            pairs,
+            left: &left[unit.left_lines(i)..],
+            row_wise: is_row_wise(&job.a),
+            right: &right[right_lines(j, k.len())..],
+            // SAFETY: the tile lies in the output the caller of `run` vouches for.
+            c: unsafe { job.c.data.add(row * job.c.row_stride + column) },
+            row_stride: job.c.row_stride,
+            rows: end - row,
+            columns,
+            accumulate: !first_pass || job.write == Write::Accumulate,
+            floor: if last_pass && has_floor { 0.0 } else { f32::NEG_INFINITY },
+            bias,
+        };
+        // SAFETY: the tier is there (`run`), the panels are long enough (asserted), the output is ours.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            match &mut tiles {
+                Some((tiles, scratch)) => amx::multiply(&tile, tiles, scratch),
+                None => tile.run(),
             }
-            if last_pass && !has_floor {
-                tile.activate(activation);
-            }
+        }
+        if last_pass && !has_floor {
+            tile.activate(activation);
         }
     }
 }
