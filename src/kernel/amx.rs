@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use super::gemm_bf16::Tile;
 use super::matrix::Matrix;
-use super::pack::{DEPTH, Line, STEP, pack_strided, round_tail, transpose, words_of_two};
+use super::pack::{DEPTH, Line, STEP, pack_strided};
+use super::words::{round_tail, transpose, words_of_two};
 
 /// Rows of a left panel: two tiles.
 pub(super) const ROWS: usize = 32;

@@ -244,7 +244,7 @@ unsafe fn run(jobs: &[Job<'_>], compute: Compute) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pack::round_bf16;
+    use super::super::words::round_bf16;
     use super::*;
 
     /// f32 products against f64 sums, relative to the sum of magnitudes.

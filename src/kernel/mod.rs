@@ -28,3 +28,4 @@ pub mod rng;
 pub mod rows;
 mod simd;
 pub mod softmax;
+mod words;
