@@ -18,6 +18,7 @@ use crate::features::FrontEnd;
 use crate::kernel::gemm::Precision;
 use crate::model::asr::AsrModel;
 use crate::model::config::EncoderConfig;
+use crate::pipeline::calibration::{CalibrationConfig, Logistic};
 use crate::pipeline::chunk::{ChunkConfig, Chunker};
 use crate::pipeline::decoder::{Decoder, Decoding};
 use crate::pipeline::feed::{Feed, Listened, feed};
@@ -41,6 +42,8 @@ pub struct Transcriber {
     front_end: FrontEnd,
     tokenizer: Tokenizer,
     decoder: Mutex<Decoder>,
+    calibration: CalibrationConfig,
+    confidence: Logistic,
     lexicon: Option<Arc<Lexicon>>,
     writing: Writing,
     device: Device,
@@ -81,7 +84,7 @@ impl Transcriber {
     /// Loads the model folder `path` onto `device`. Decodes as the folder suggests ([`Decoding::of_model`]).
     ///
     /// # Errors
-    /// As [`ModelDirectory::open`], [`ModelDirectory::model`] and [`Decoding::of_model`].
+    /// As [`ModelDirectory::open`], [`ModelDirectory::model`], [`Decoding::of_model`] and [`CalibrationConfig::read`].
     pub fn open(path: &Path, device: Device, precision: Precision) -> Result<Self> {
         let directory = ModelDirectory::open(path)?;
         let model = directory.model(&device)?;
@@ -90,6 +93,8 @@ impl Transcriber {
         let chunker = Chunker::new(&chunk_config(&directory.config.encoder, step_samples), step_samples)?;
         let decoding = Decoding::of_model(path)?;
         let decoder = Mutex::new(Decoder::new(&directory.tokenizer, &decoding)?);
+        let calibration = CalibrationConfig::read(path)?.unwrap_or_default();
+        let confidence = calibration.of(&decoding);
         let lexicon = decoding.lexicon();
         let writing = Writing::default();
         let batch_frames = batch_frames(&directory.config.encoder, BATCH_BYTES);
@@ -102,6 +107,8 @@ impl Transcriber {
             front_end,
             tokenizer,
             decoder,
+            calibration,
+            confidence,
             lexicon,
             writing,
             device,
@@ -118,7 +125,8 @@ impl Transcriber {
     /// As [`Decoder::new`].
     pub fn with_decoding(self, decoding: &Decoding) -> Result<Self> {
         let decoder = Mutex::new(Decoder::new(&self.tokenizer, decoding)?);
-        Ok(Self { decoder, lexicon: decoding.lexicon(), ..self })
+        let confidence = self.calibration.of(decoding);
+        Ok(Self { decoder, confidence, lexicon: decoding.lexicon(), ..self })
     }
 
     /// Cuts long recordings in another way.
@@ -337,12 +345,22 @@ impl Transcriber {
 
     /// The words of a stretch of log-probabilities, as the lexicon writes them where there is one.
     fn words(&self, stretch: &Stretch) -> Vec<Word> {
-        let hypothesis = self.hypothesis(stretch);
-        let mut words = words(&self.tokenizer, &hypothesis, stretch, self.step_samples);
+        let mut words = self.uncalibrated_words(&self.hypothesis(stretch), stretch);
+        words.iter_mut().for_each(|word| word.confidence = self.confidence.apply(word.confidence));
         if let Some(lexicon) = &self.lexicon {
             words.iter_mut().for_each(|word| word.word = lexicon.written(&word.word).to_string());
         }
         self.writing.apply(words)
+    }
+
+    /// The words of a hypothesis as the search gives them.
+    pub(crate) fn uncalibrated_words(&self, hypothesis: &Hypothesis, stretch: &Stretch) -> Vec<Word> {
+        words(&self.tokenizer, hypothesis, stretch, self.step_samples)
+    }
+
+    /// What makes probabilities of confidences for the search in use; the model folder says it.
+    pub fn confidence_curve(&self) -> Logistic {
+        self.confidence
     }
 
     /// How a recording is heard of which nothing may be left out.
