@@ -7,6 +7,7 @@
 pub mod alignment;
 pub mod batch;
 pub mod chunk;
+pub mod context;
 pub mod decoder;
 pub mod feed;
 pub mod format;
