@@ -45,8 +45,7 @@ pub fn recognize(
     let lengths = Lengths::new(utterances.iter().map(|u| u.borrow().frames).collect::<Vec<_>>(), frames);
     let output = model.forward(features, &lengths, &Pass::inference(precision).with_chunk(chunk));
     let steps = output.lengths.padded();
-    let data = activation::log_softmax(output.logits, 2).into_data();
-    let values = data.as_slice::<f32>().expect("log-probabilities are f32");
+    let values = to_log_probs(output.logits);
     let layers: Vec<_> = output.routed.iter().flatten().map(|routed| routed.routing.choices.clone()).collect();
     let valid = output.lengths.valid();
     let expert = |choice: &Option<usize>| choice.map_or(0, |expert| expert as u16);
@@ -54,4 +53,9 @@ pub fn recognize(
         (0..valid.len()).map(|u| layers.iter().map(|choices| choices[u * steps..][..valid[u]].iter().map(expert).collect()).collect());
     let rows = values.chunks_exact((steps * vocab).max(1)).zip(valid);
     Recognition { log_probs: rows.map(|(row, &valid)| row[..valid * vocab].to_vec()).collect(), vocab, experts: experts.collect() }
+}
+
+/// Natural log-probabilities of logits `[batch, steps, vocab]`, on the host.
+pub(super) fn to_log_probs(logits: Tensor<3>) -> Vec<f32> {
+    activation::log_softmax(logits, 2).into_data().try_into_vec().expect("log-probabilities are f32")
 }

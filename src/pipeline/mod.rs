@@ -16,6 +16,7 @@ pub mod listen;
 pub mod pool;
 pub mod region;
 pub mod segment;
+pub mod stream;
 pub mod transcriber;
 pub mod transcript;
 pub mod words;

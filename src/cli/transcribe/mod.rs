@@ -366,7 +366,7 @@ impl Report {
 }
 
 /// The first Ctrl-C ends after the work at hand; the second one ends at once.
-fn stop_on_ctrl_c() -> Arc<AtomicBool> {
+pub(super) fn stop_on_ctrl_c() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     // A second handler in one process (tests, embedders) is refused: theirs stays.
