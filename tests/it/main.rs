@@ -27,6 +27,7 @@ mod report;
 mod results;
 mod scoring;
 mod sphere;
+mod stream;
 mod text;
 mod training;
 mod vad;

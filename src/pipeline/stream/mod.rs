@@ -32,7 +32,7 @@ use utterance::Utterance;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
-    /// The words after the last final one, as they look now; they may change.
+    /// The words after the last final one, as they look now; they may change. Told anew after every final, unless there are none.
     Partial {
         /// Number of the utterance, from 0.
         segment: usize,
@@ -93,13 +93,15 @@ pub struct SpeechStream<'a> {
     said: Vec<Word>,
     /// Partial words as they were last shown.
     shown: Vec<String>,
+    /// Whether words became final since partial ones were told.
+    stale: bool,
     stability: Stability,
 }
 
 impl<'a> SpeechStream<'a> {
     fn new(acoustic: Acoustic<'a>, utterance: Utterance<'a>, endpointing: Endpointing, rate: SampleRate, step_seconds: f64) -> Self {
-        let (said, shown, stability) = (Vec::new(), Vec::new(), Stability::default());
-        Self { acoustic, utterance, endpointing, rate, step_seconds, taken: 0, segment: 0, said, shown, stability }
+        let (said, shown, stale, stability) = (Vec::new(), Vec::new(), false, Stability::default());
+        Self { acoustic, utterance, endpointing, rate, step_seconds, taken: 0, segment: 0, said, shown, stale, stability }
     }
 
     /// Takes in samples in [-1, 1] and appends what they give rise to.
@@ -174,6 +176,7 @@ impl<'a> SpeechStream<'a> {
         self.stability.compare(&self.shown[..place], &texts);
         self.stability.final_words += new.len();
         self.shown.drain(..place);
+        self.stale = true;
         events.push(Event::Final { segment: self.segment, text: texts.join(" "), words: new.clone(), heard: self.heard() });
         self.said.extend(new);
     }
@@ -182,7 +185,8 @@ impl<'a> SpeechStream<'a> {
     fn partial(&mut self, events: &mut Vec<Event>) {
         let words = self.utterance.open();
         let texts: Vec<&str> = words.iter().map(|w| w.word.as_str()).collect();
-        if texts == self.shown {
+        let stale = std::mem::take(&mut self.stale) && !texts.is_empty();
+        if texts == self.shown && !stale {
             return;
         }
         self.stability.compare(&self.shown, &texts);

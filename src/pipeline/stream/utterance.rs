@@ -174,7 +174,7 @@ impl<'a> Utterance<'a> {
         let silent = |step: usize| {
             let row = &self.heard.log_probs[step * self.heard.vocab..][..self.heard.vocab];
             let best = (0..row.len()).fold(0, |best, t| if row[t] > row[best] { t } else { best }) as u32;
-            best == blank || best == tokens[first]
+            best == blank || best == tokens[first] || self.piece(best).trim().is_empty()
         };
         let before = (floor..steps[first]).rev().take(BEFORE).take_while(|&step| silent(step)).count();
         steps[first] - before
