@@ -3,6 +3,8 @@
 //! ```text
 //! listen: bytes -> samples -> gate: regions -> chunk: windows -> feed: features ==queue==> pool: encoder -> region: log-probabilities -> decode -> words
 //! ```
+//!
+//! [`stream`] is the way of speech that is heard while it is spoken: one chunk of steps at a time, no queue, no batch.
 
 pub mod alignment;
 pub mod batch;

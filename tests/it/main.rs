@@ -18,6 +18,7 @@ mod features;
 mod formats;
 mod inverse;
 mod knobs;
+mod listen;
 mod long;
 mod model;
 mod moe;

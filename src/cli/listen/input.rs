@@ -21,11 +21,11 @@ const PLAYED_SECONDS: f64 = 60.0;
 
 /// A source of samples.
 pub struct Input {
-    from: From,
+    from: Origin,
     what: String,
 }
 
-enum From {
+enum Origin {
     File(Tracks),
     Pipe { receiver: Receiver<Piece>, rate: Option<SampleRate> },
     Ring { reader: RingReader, rate: SampleRate, _source: Box<dyn std::any::Any> },
@@ -56,7 +56,7 @@ impl Input {
     /// As [`Tracks::open`].
     pub fn file(path: &Path) -> Result<Self> {
         let tracks = Tracks::open(path, Channels::Mix, SampleRate::HZ_16000, &Limits::default())?;
-        Ok(Self { from: From::File(tracks), what: path.display().to_string() })
+        Ok(Self { from: Origin::File(tracks), what: path.display().to_string() })
     }
 
     /// A file as if it were live: its samples come at their own time, and whoever is not there loses them.
@@ -84,7 +84,7 @@ impl Input {
                 }
             }
         });
-        Ok(Self { from: From::Ring { reader, rate, _source: Box::new(()) }, what: path.display().to_string() })
+        Ok(Self { from: Origin::Ring { reader, rate, _source: Box::new(()) }, what: path.display().to_string() })
     }
 
     /// Samples from a pipe, which waits where they are not heard in time.
@@ -106,7 +106,7 @@ impl Input {
             }
         });
         let what = if path.as_os_str() == "-" { "standard input".into() } else { path.display().to_string() };
-        Self { from: From::Pipe { receiver, rate: None }, what }
+        Self { from: Origin::Pipe { receiver, rate: None }, what }
     }
 
     /// The microphone.
@@ -117,7 +117,7 @@ impl Input {
     pub fn microphone(name: Option<&str>) -> Result<Self> {
         let (microphone, reader) = crate::audio::mic::Microphone::open(name)?;
         let (rate, what) = (microphone.rate, format!("microphone {}", microphone.name));
-        Ok(Self { from: From::Ring { reader, rate, _source: Box::new(microphone) }, what })
+        Ok(Self { from: Origin::Ring { reader, rate, _source: Box::new(microphone) }, what })
     }
 
     /// The microphone.
@@ -136,7 +136,7 @@ impl Input {
 
     /// Whether a level meter is of use.
     pub fn is_live(&self) -> bool {
-        !matches!(self.from, From::File(_))
+        !matches!(self.from, Origin::File(_))
     }
 
     /// Samples per second; waits for a pipe's header, until `stop` is set.
@@ -145,9 +145,9 @@ impl Input {
     /// As [`RawStream::open`].
     pub fn rate(&mut self, stop: &AtomicBool) -> Result<SampleRate> {
         match &mut self.from {
-            From::File(_) => Ok(SampleRate::HZ_16000),
-            From::Ring { rate, .. } => Ok(*rate),
-            From::Pipe { receiver, rate } => loop {
+            Origin::File(_) => Ok(SampleRate::HZ_16000),
+            Origin::Ring { rate, .. } => Ok(*rate),
+            Origin::Pipe { receiver, rate } => loop {
                 match receiver.recv_timeout(PATIENCE) {
                     Ok(Piece::Rate(found)) => return Ok(*rate.insert(found)),
                     Ok(Piece::Failed(error)) => return Err(error),
@@ -164,14 +164,14 @@ impl Input {
     /// What reading gives.
     pub fn read(&mut self, out: &mut Vec<f32>) -> Result<Read> {
         match &mut self.from {
-            From::File(tracks) => Ok(match tracks.next_block()? {
+            Origin::File(tracks) => Ok(match tracks.next_block()? {
                 Some(block) => {
                     out.extend_from_slice(&block[0]);
                     Read::Samples
                 }
                 None => Read::End(None),
             }),
-            From::Pipe { receiver, .. } => match receiver.recv_timeout(PATIENCE) {
+            Origin::Pipe { receiver, .. } => match receiver.recv_timeout(PATIENCE) {
                 Ok(Piece::Samples(samples)) => {
                     out.extend_from_slice(&samples);
                     Ok(Read::Samples)
@@ -180,7 +180,7 @@ impl Input {
                 Ok(Piece::Rate(_)) | Err(RecvTimeoutError::Timeout) => Ok(Read::Nothing),
                 Err(RecvTimeoutError::Disconnected) => Ok(Read::End(None)),
             },
-            From::Ring { reader, .. } => Ok(match reader.read(out) {
+            Origin::Ring { reader, .. } => Ok(match reader.read(out) {
                 Heard::Samples => Read::Samples,
                 Heard::End(reason) => Read::End(reason),
                 Heard::Nothing => {
@@ -194,8 +194,8 @@ impl Input {
     /// Samples that were lost, and how often.
     pub fn lost(&self) -> (u64, u64) {
         match &self.from {
-            From::Ring { reader, .. } => reader.lost(),
-            From::File(_) | From::Pipe { .. } => (0, 0),
+            Origin::Ring { reader, .. } => reader.lost(),
+            Origin::File(_) | Origin::Pipe { .. } => (0, 0),
         }
     }
 }

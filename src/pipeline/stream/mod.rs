@@ -129,7 +129,7 @@ impl<'a> SpeechStream<'a> {
         self.utterance.reset();
         self.said.clear();
         self.shown.clear();
-        (self.taken, self.segment) = (0, 0);
+        (self.taken, self.segment, self.stale) = (0, 0, false);
     }
 
     /// Seconds from the start of a step of the encoder until it is decoded, at most, where computing takes no time.
