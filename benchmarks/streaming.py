@@ -33,6 +33,8 @@ p.add_argument("--seconds", type=float, default=60, help="audio for each latency
 p.add_argument("--streams", type=int, nargs="*", default=[2, 4, 8], help="numbers of streams at once")
 p.add_argument("--hours", type=float, default=1, help="audio of the soak")
 p.add_argument("--only", nargs="*", default=["latency", "streams", "soak"])
+p.add_argument("--dtype", default="f32")
+p.add_argument("--build", default="release", help="how the binary was built, for the record")
 p.add_argument("--out")
 a = p.parse_args()
 
@@ -64,7 +66,7 @@ def write(path, audio):
 
 
 def listen(*words):
-    return [a.binary, "listen", "--model", a.model, "--json", *words]
+    return [a.binary, "listen", "--model", a.model, "--json", "--dtype", a.dtype, *words]
 
 
 def start(path, chunk_ms, decoder):
@@ -186,7 +188,8 @@ with tempfile.TemporaryDirectory() as folder:
         reference = said[1]
         alike = [n for n in said if [w for w, _ in said[n]] == [w for w, _ in reference]]
         drift = max(abs(x - y) for n in alike for (_, x), (_, y) in zip(said[n], reference))
-        tail = statistics.median(memory[len(memory) // 10:len(memory) // 5]), statistics.median(memory[-len(memory) // 10:])
+        tenth = max(len(memory) // 10, 1)
+        tail = statistics.median(memory[tenth:2 * tenth] or memory), statistics.median(memory[-tenth:])
         audio = rounds * seconds
         figures["soak"] = (
             f"{audio / 3600:.2f} h of audio in {wall:.0f} s ({audio / wall:.0f}x real time, {cpu / audio * 100:.1f} % of one core in real time); "
@@ -201,6 +204,7 @@ if a.out:
         "cpu": f"{cpu}, {os.cpu_count()} cores",
         "command": " ".join(["python3", "benchmarks/streaming.py", "target/release/omniscribe", *sys.argv[2:]]),
         "date": datetime.date.today().isoformat(),
+        "build": a.build,
         "load_average": os.getloadavg()[0],
         "figures": figures,
     }
