@@ -16,4 +16,5 @@ pub mod moe;
 pub mod ops;
 pub mod pass;
 pub mod position;
+pub mod stream;
 pub mod subsampling;

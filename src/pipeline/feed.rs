@@ -66,16 +66,26 @@ pub struct Stopped;
 #[derive(Debug)]
 pub struct Feed<'a> {
     front_end: &'a FrontEnd,
+    past: Past,
     sender: SyncSender<Item>,
     start: Instant,
     features: Cell<Duration>,
     waited: Cell<Duration>,
 }
 
+/// What normalisation knows of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// All of it.
+    Whole,
+    /// Of every frame, what came before it: as in a stream.
+    Running,
+}
+
 /// Both ends of a bounded queue.
-pub fn feed(front_end: &FrontEnd) -> (Feed<'_>, Receiver<Item>) {
+pub fn feed(front_end: &FrontEnd, past: Past) -> (Feed<'_>, Receiver<Item>) {
     let (sender, receiver) = sync_channel(WAITING);
-    (Feed { front_end, sender, start: Instant::now(), features: Cell::default(), waited: Cell::default() }, receiver)
+    (Feed { front_end, past, sender, start: Instant::now(), features: Cell::default(), waited: Cell::default() }, receiver)
 }
 
 impl Feed<'_> {
@@ -85,7 +95,11 @@ impl Feed<'_> {
     /// [`Stopped`]
     pub fn window(&self, recording: usize, window: &Window) -> std::result::Result<(), Stopped> {
         let start = Instant::now();
-        let features = self.front_end.compute(&window.samples);
+        let (mut features, mut scratch) = (LogMel::default(), self.front_end.scratch());
+        match self.past {
+            Past::Whole => self.front_end.compute_into(&window.samples, &mut scratch, &mut features),
+            Past::Running => self.front_end.compute_running_into(&window.samples, &mut scratch, &mut features),
+        }
         self.features.set(self.features.get() + start.elapsed());
         let Window { core, position, last, .. } = window;
         let item = Features { recording, features, core: core.clone(), position: *position, last: *last };

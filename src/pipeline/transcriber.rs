@@ -19,9 +19,11 @@ use crate::kernel::gemm::Precision;
 use crate::model::asr::AsrModel;
 use crate::model::config::EncoderConfig;
 use crate::pipeline::calibration::{CalibrationConfig, Logistic};
+use crate::model::pass::Chunk;
 use crate::pipeline::chunk::{ChunkConfig, Chunker};
+use crate::pipeline::context::chunk_of;
 use crate::pipeline::decoder::{Decoder, Decoding};
-use crate::pipeline::feed::{Feed, Listened, feed};
+use crate::pipeline::feed::{Feed, Listened, Past, feed};
 use crate::pipeline::gate::Gate;
 use crate::pipeline::listen::{Listening, Outcome, listen};
 use crate::pipeline::pool::{Encoding, Spent, consume};
@@ -37,19 +39,20 @@ use crate::units::SampleRate;
 #[derive(Debug)]
 pub struct Transcriber {
     name: String,
-    model: AsrModel,
-    encoder: EncoderConfig,
-    front_end: FrontEnd,
-    tokenizer: Tokenizer,
-    decoder: Mutex<Decoder>,
-    calibration: CalibrationConfig,
-    confidence: Logistic,
-    lexicon: Option<Arc<Lexicon>>,
+    pub(super) model: AsrModel,
+    pub(super) encoder: EncoderConfig,
+    pub(super) front_end: FrontEnd,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) decoder: Mutex<Decoder>,
+    pub(super) calibration: CalibrationConfig,
+    pub(super) confidence: Logistic,
+    pub(super) lexicon: Option<Arc<Lexicon>>,
     writing: Writing,
     device: Device,
-    precision: Precision,
-    step_samples: usize,
+    pub(super) precision: Precision,
+    pub(super) step_samples: usize,
     listening: Listening,
+    chunk: Option<Chunk>,
     batch_frames: usize,
 }
 
@@ -115,6 +118,7 @@ impl Transcriber {
             precision,
             step_samples,
             listening,
+            chunk: None,
             batch_frames,
         })
     }
@@ -136,6 +140,16 @@ impl Transcriber {
     pub fn with_chunks(self, config: &ChunkConfig) -> Result<Self> {
         let chunker = Chunker::new(config, self.step_samples)?;
         Ok(Self { listening: Listening { chunker, ..self.listening }, ..self })
+    }
+
+    /// Hears as a stream does in chunks of `chunk_ms` milliseconds: with its limited context and its running normalisation, but many recordings
+    /// at once. A window then begins like a stream, so windows are longer: a minute, with 6 s of context.
+    ///
+    /// # Errors
+    /// As [`chunk_of`].
+    pub fn with_stream_context(self, chunk_ms: u32) -> Result<Self> {
+        let chunk = chunk_of(&self.encoder, self.step_samples, chunk_ms)?;
+        Self { chunk: Some(chunk), ..self }.with_chunks(&ChunkConfig { longest_seconds: 60.0, context_seconds: 6.0 })
     }
 
     /// Writes words in another way than the model says them.
@@ -299,11 +313,13 @@ impl Transcriber {
         done: impl FnMut(usize, Result<(Listened, Vec<T>)>),
         progress: impl FnMut(f64),
     ) -> Spent {
-        let (feed, receiver) = feed(&self.front_end);
+        let past = if self.chunk.is_some() { Past::Running } else { Past::Whole };
+        let (feed, receiver) = feed(&self.front_end, past);
         let encoding = Encoding {
             model: &self.model,
             device: &self.device,
             precision: self.precision,
+            chunk: self.chunk,
             batch_frames: self.batch_frames,
             step_samples: self.step_samples,
             blank: self.tokenizer.blank(),

@@ -54,7 +54,7 @@ impl Dev {
                 self.speech.read(i, &mut samples)?;
                 features.push(front_end.compute(&samples));
             }
-            let Recognition { log_probs, vocab, .. } = recognize(model, &features, precision, device);
+            let Recognition { log_probs, vocab, .. } = recognize(model, &features, None, precision, device);
             for (&i, log_probs) in chunk.iter().zip(&log_probs) {
                 let hypothesis = tokenizer.decode(&greedy(log_probs, log_probs.len() / vocab, vocab, tokenizer.blank()).tokens);
                 let entry = &self.speech.corpus.utterances[i].entry;

@@ -30,7 +30,8 @@ fn render() -> String {
             Some("features") => features(&mut text, &name, &json),
             Some("encoder_peers") => encoder(&mut text, &name, &json),
             Some("yardstick") => yardstick(&mut text, &name, &json),
-            Some("transcribe") => transcribe(&mut text, &name, &json),
+            Some("transcribe") => from_outside(&mut text, &name, &json, "The program from outside"),
+            Some("streaming") => from_outside(&mut text, &name, &json, "Streaming: latency, load, and an hour of audio"),
             Some("scoring") => peers(&mut text, &name, &json, "Scoring: 10,000 utterances, 200,000 words, one thread"),
             Some("decoding") => peers(&mut text, &name, &json, "Beam search against its peers, one thread"),
             Some("hotwords") => hotwords(&mut text, &name, &json),
@@ -160,8 +161,9 @@ fn yardstick(text: &mut String, name: &str, json: &Value) {
     }
 }
 
-fn transcribe(text: &mut String, name: &str, json: &Value) {
-    heading(text, "The program from outside", name, json);
+/// Figures by name.
+fn from_outside(text: &mut String, name: &str, json: &Value, title: &str) {
+    heading(text, title, name, json);
     text.push_str("| what | measured |\n|---|---|\n");
     for (what, value) in json["figures"].as_object().unwrap() {
         writeln!(text, "| {what} | {} |", value.as_str().unwrap()).unwrap();
