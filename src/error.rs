@@ -103,6 +103,22 @@ pub enum Error {
         /// What there is.
         available: String,
     },
+    /// A file could not be fetched, or is not what its server states.
+    #[error("{what}: {reason}")]
+    Download {
+        /// Its address.
+        what: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A server refused a request.
+    #[error("{url}: the server answers {status}{}", status_hint(*status))]
+    Refused {
+        /// What was asked for.
+        url: String,
+        /// HTTP status.
+        status: u16,
+    },
     /// Training cannot go on (no usable data, the loss is not finite).
     #[error("training: {reason}")]
     Training {
@@ -120,6 +136,15 @@ impl Error {
     /// An [`Error::Config`] for `path` with the rule that is broken.
     pub fn config(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
         Self::Config { path: path.as_ref().to_path_buf(), reason: reason.into() }
+    }
+}
+
+fn status_hint(status: u16) -> &'static str {
+    match status {
+        401 | 403 => ": a private or gated repository; accept its terms on the hub and set HF_TOKEN",
+        404 => ": no such repository, revision or file",
+        429 => ": too many requests, try again later",
+        _ => "",
     }
 }
 

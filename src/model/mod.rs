@@ -16,4 +16,6 @@ pub mod moe;
 pub mod ops;
 pub mod pass;
 pub mod position;
+pub mod recognizer;
 pub mod subsampling;
+pub mod wave;

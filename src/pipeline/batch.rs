@@ -6,9 +6,9 @@ use burn::tensor::{Device, Tensor, TensorData, activation};
 
 use crate::features::LogMel;
 use crate::kernel::gemm::Precision;
-use crate::model::asr::AsrModel;
 use crate::model::lengths::Lengths;
 use crate::model::pass::Pass;
+use crate::model::recognizer::Recognizer;
 
 /// What a batch was recognised as.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,7 +22,7 @@ pub struct Recognition {
 }
 
 /// Runs the model on utterances of any lengths.
-pub fn recognize(model: &AsrModel, utterances: &[impl Borrow<LogMel>], precision: Precision, device: &Device) -> Recognition {
+pub fn recognize(model: &impl Recognizer, utterances: &[impl Borrow<LogMel>], precision: Precision, device: &Device) -> Recognition {
     let vocab = model.vocab();
     let frames = utterances.iter().map(|u| u.borrow().frames).max().unwrap_or(0);
     if frames == 0 {
@@ -37,7 +37,7 @@ pub fn recognize(model: &AsrModel, utterances: &[impl Borrow<LogMel>], precision
     }
     let features = Tensor::<3>::from_data(TensorData::new(features, [utterances.len(), frames, mels]), device);
     let lengths = Lengths::new(utterances.iter().map(|u| u.borrow().frames).collect::<Vec<_>>(), frames);
-    let output = model.forward(features, &lengths, &Pass::inference(precision));
+    let output = model.recognize(features, &lengths, &Pass::inference(precision));
     let steps = output.lengths.padded();
     let data = activation::log_softmax(output.logits, 2).into_data();
     let values = data.as_slice::<f32>().expect("log-probabilities are f32");

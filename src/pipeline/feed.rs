@@ -6,8 +6,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
-use crate::features::{FrontEnd, LogMel};
+use crate::features::LogMel;
 use crate::pipeline::chunk::Window;
+use crate::pipeline::front::Front;
 
 /// Windows that may wait for the encoder: two batches of long ones.
 const WAITING: usize = 32;
@@ -65,7 +66,7 @@ pub struct Stopped;
 /// Takes windows from the producer.
 #[derive(Debug)]
 pub struct Feed<'a> {
-    front_end: &'a FrontEnd,
+    front_end: &'a Front,
     sender: SyncSender<Item>,
     start: Instant,
     features: Cell<Duration>,
@@ -73,7 +74,7 @@ pub struct Feed<'a> {
 }
 
 /// Both ends of a bounded queue.
-pub fn feed(front_end: &FrontEnd) -> (Feed<'_>, Receiver<Item>) {
+pub fn feed(front_end: &Front) -> (Feed<'_>, Receiver<Item>) {
     let (sender, receiver) = sync_channel(WAITING);
     (Feed { front_end, sender, start: Instant::now(), features: Cell::default(), waited: Cell::default() }, receiver)
 }

@@ -10,6 +10,7 @@ pub mod chunk;
 pub mod decoder;
 pub mod feed;
 pub mod format;
+pub mod front;
 pub mod gate;
 pub mod listen;
 pub mod pool;
