@@ -43,8 +43,7 @@ impl Front {
         match self {
             Self::Spectral(front_end) => {
                 let mut features = front_end.compute(samples);
-                features.frames = front_end.valid_frames(samples.len()).min(features.frames);
-                features.values.truncate(features.frames * features.mels);
+                features.truncate(front_end.valid_frames(samples.len()));
                 features
             }
             Self::Wave(front_end) => front_end.compute(samples),

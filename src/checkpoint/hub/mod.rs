@@ -3,6 +3,7 @@
 //! Only configuration, tokenizer, licence text and weights are fetched, by name; nothing of a repository is ever run. Every file is checked
 //! against the hash that the hub states before it gets its name.
 
+mod http;
 mod transfer;
 
 use std::path::{Path, PathBuf};

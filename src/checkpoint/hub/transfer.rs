@@ -9,6 +9,7 @@ use serde_json::Value;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
+use super::http::{self, Answer};
 use crate::checkpoint::limits;
 use crate::error::{Error, Result};
 
@@ -74,53 +75,39 @@ impl Hasher {
     }
 }
 
-/// An HTTP client with a token for one server; a redirect to another server does not get it.
+/// A client with a token for one server; a redirect to another server does not get it.
 pub(super) struct Client {
-    agent: ureq::Agent,
-    bearer: Option<String>,
+    secret: Vec<(&'static str, String)>,
 }
 
 impl Client {
     pub fn new(token: Option<&str>) -> Self {
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_connect(Some(Duration::from_secs(30)))
-            .timeout_recv_response(Some(Duration::from_secs(60)))
-            .user_agent(concat!("omniscribe/", env!("CARGO_PKG_VERSION")))
-            .build();
-        Self { agent: config.into(), bearer: token.map(|t| format!("Bearer {t}")) }
+        Self { secret: token.map(|t| ("Authorization", format!("Bearer {t}"))).into_iter().collect() }
     }
 
-    fn get(&self, url: &str, range: Option<u64>) -> Result<ureq::http::Response<ureq::Body>> {
-        let mut request = self.agent.get(url);
-        if let Some(bearer) = &self.bearer {
-            request = request.header("Authorization", bearer);
-        }
-        if let Some(from) = range {
-            request = request.header("Range", format!("bytes={from}-"));
-        }
-        request.call().map_err(|e| failed(url, e))
+    fn send(&self, method: &str, url: &str, range: Option<u64>, redirects: bool) -> Result<Answer> {
+        let mut headers = vec![("User-Agent", concat!("omniscribe/", env!("CARGO_PKG_VERSION")).to_string())];
+        headers.extend(range.map(|from| ("Range", format!("bytes={from}-"))));
+        http::send(method, url, &headers, &self.secret, redirects).map_err(|e| failed(url, e))
     }
 
     /// A small JSON document.
     pub fn json(&self, url: &str) -> Result<Value> {
-        let response = self.get(url, None)?;
-        check_status(url, response.status().as_u16())?;
+        let answer = self.send("GET", url, None, true)?;
+        check_status(url, answer.status)?;
         let mut text = Vec::new();
-        response.into_body().into_reader().take(limits::TEXT).read_to_end(&mut text).map_err(|e| failed(url, e))?;
+        answer.take(limits::TEXT).read_to_end(&mut text).map_err(|e| failed(url, e))?;
         serde_json::from_slice(&text).map_err(|e| failed(url, e))
     }
 
     /// Hash and size of a file, from the headers of its address.
     pub fn describe(&self, url: &str) -> Result<(Hash, u64)> {
-        let mut request = self.agent.head(url).config().max_redirects(0).max_redirects_will_error(false).build();
-        if let Some(bearer) = &self.bearer {
-            request = request.header("Authorization", bearer);
+        let answer = self.send("HEAD", url, None, false)?;
+        if answer.status >= 400 {
+            check_status(url, answer.status)?;
         }
-        let response = request.call().map_err(|e| failed(url, e))?;
-        let header = |names: [&str; 2]| names.iter().find_map(|n| response.headers().get(*n)?.to_str().ok());
-        let hash = header(["x-linked-etag", "etag"]).and_then(Hash::parse);
-        let size = header(["x-linked-size", "content-length"]).and_then(|n| n.parse().ok());
+        let hash = ["x-linked-etag", "etag"].iter().find_map(|n| answer.header(n)).and_then(Hash::parse);
+        let size = ["x-linked-size", "content-length"].iter().find_map(|n| answer.header(n)).and_then(|n| n.parse().ok());
         hash.zip(size).ok_or_else(|| failed(url, "the server states no hash of the file, so it cannot be checked"))
     }
 
@@ -165,11 +152,11 @@ impl Client {
         if have == size {
             return Ok(());
         }
-        let response = self.get(url, (have > 0).then_some(have))?;
-        match response.status().as_u16() {
+        let mut answer = self.send("GET", url, (have > 0).then_some(have), true)?;
+        match answer.status {
             206 if have > 0 => {
-                let starts = response.headers().get("content-range").and_then(|h| h.to_str().ok()).map(|h| h.trim_start_matches("bytes ").to_string());
-                if starts.and_then(|h| h.split('-').next().and_then(|n| n.parse::<u64>().ok())) != Some(have) {
+                let range = answer.header("content-range").and_then(|h| h.strip_prefix("bytes "));
+                if range.and_then(|h| h.split('-').next()?.parse::<u64>().ok()) != Some(have) {
                     return Err(failed(url, "the server sends another part of the file than was asked for"));
                 }
             }
@@ -181,11 +168,10 @@ impl Client {
             status => check_status(url, status).and_then(|()| Err(failed(url, format!("an unexpected answer: {status}"))))?,
         }
         file.seek(std::io::SeekFrom::Start(have)).map_err(io)?;
-        let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
         let mut piece = vec![0; PIECE];
         while have < size {
             let wanted = piece.len().min((size - have).try_into().unwrap_or(usize::MAX));
-            let count = body.read(&mut piece[..wanted]).map_err(|e| failed(url, e))?;
+            let count = answer.read(&mut piece[..wanted]).map_err(|e| failed(url, e))?;
             if count == 0 {
                 return Err(failed(url, format!("the connection ended at byte {have} of {size}")));
             }

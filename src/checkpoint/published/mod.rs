@@ -4,3 +4,4 @@ mod fields;
 pub mod nemo;
 pub mod parakeet;
 pub mod wave;
+mod yaml;

@@ -45,7 +45,7 @@ pub fn open(path: &Path) -> Result<ModelDirectory> {
     };
     let yaml = small(find("model_config.yaml", &|name| name == "model_config.yaml")?, "configuration")?;
     let yaml = std::str::from_utf8(yaml).map_err(|e| Error::config(path, format!("model_config.yaml: {e}")))?;
-    let value: Value = serde_saphyr::from_str(yaml).map_err(|e| Error::config(path, format!("model_config.yaml: {e}")))?;
+    let value: Value = super::yaml::read(yaml).map_err(|e| Error::config(path, format!("model_config.yaml: {e}")))?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let (config, head) = read_config(path, &value, name)?;
 
