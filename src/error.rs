@@ -1,6 +1,10 @@
 //! The one error type of the library, split by what the caller can do about it.
 
+mod nearest;
+
 use std::path::{Path, PathBuf};
+
+use nearest::nearest;
 
 /// Result with the library's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -150,10 +154,11 @@ fn status_hint(status: u16) -> &'static str {
 
 fn checkpoint_reason(missing: &[String], unused: &[String], mismatched: &[String]) -> String {
     let mut parts = Vec::new();
-    for (what, names) in [("missing", missing), ("unused", unused), ("mismatched", mismatched)] {
+    for (what, names, others) in [("missing", missing, unused), ("unused", unused, missing), ("mismatched", mismatched, &[])] {
         if let Some(first) = names.first() {
+            let near = nearest(first, others.iter().map(String::as_str)).map_or_else(String::new, |n| format!(" (nearest: {n})"));
             let more = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
-            parts.push(format!("{what} {first}{more}"));
+            parts.push(format!("{what} {first}{near}{more}"));
         }
     }
     if parts.is_empty() { "weights do not fit the model".into() } else { parts.join("; ") }

@@ -7,7 +7,6 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use crate::checkpoint::arrange::{self, Place};
-use crate::checkpoint::nearest::Hints;
 use crate::checkpoint::tensor_file::{TensorFile, View};
 use crate::checkpoint::weights::{Fault, Source};
 
@@ -121,13 +120,12 @@ pub struct Arranged<'a> {
     file: &'a TensorFile,
     layout: &'a Layout,
     used: RefCell<BTreeSet<String>>,
-    hints: Hints,
 }
 
 impl<'a> Arranged<'a> {
     /// A file and its layout.
     pub fn new(file: &'a TensorFile, layout: &'a Layout) -> Self {
-        Self { file, layout, used: RefCell::default(), hints: Hints::default() }
+        Self { file, layout, used: RefCell::default() }
     }
 
     fn view(&self, choices: &[String]) -> Result<(String, View<'a>), Fault> {
@@ -139,12 +137,7 @@ impl<'a> Arranged<'a> {
                 }
                 Ok((name.clone(), view))
             }
-            None => {
-                let name = &choices[0];
-                let used = self.used.borrow();
-                let free = self.file.names().filter(|n| !used.contains(*n));
-                Err(Fault::Missing(self.hints.missing(name, free)))
-            }
+            None => Err(Fault::Missing(choices[0].clone())),
         }
     }
 }

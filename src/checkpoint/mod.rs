@@ -13,7 +13,6 @@ pub mod layout;
 pub mod layouts;
 pub mod limits;
 pub mod manifest;
-mod nearest;
 pub mod open;
 mod own;
 mod pickle;

@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use crate::checkpoint::arrange;
-use crate::checkpoint::nearest::Hints;
 use crate::checkpoint::storage::{SCALES, rescale};
 use crate::checkpoint::tensor_file::{Dtype, TensorFile};
 use crate::checkpoint::weights::{Fault, Source};
@@ -14,13 +13,12 @@ use crate::checkpoint::weights::{Fault, Source};
 pub struct Own<'a> {
     file: &'a TensorFile,
     used: RefCell<BTreeSet<String>>,
-    hints: Hints,
 }
 
 impl<'a> Own<'a> {
     /// The tensors of `file`.
     pub fn new(file: &'a TensorFile) -> Self {
-        Self { file, used: RefCell::default(), hints: Hints::default() }
+        Self { file, used: RefCell::default() }
     }
 
     /// Names of its parameters: of all tensors but the scales of int8 ones.
@@ -33,11 +31,7 @@ impl<'a> Own<'a> {
 
 impl Source for Own<'_> {
     fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Fault> {
-        let Some(view) = self.file.get(name) else {
-            let used = self.used.borrow();
-            let free = self.file.names().filter(|n| !used.contains(*n));
-            return Err(Fault::Missing(self.hints.missing(name, free)));
-        };
+        let view = self.file.get(name).ok_or_else(|| Fault::Missing(name.to_string()))?;
         self.used.borrow_mut().insert(name.to_string());
         if view.shape != shape {
             return Err(Fault::Mismatched(format!("{name}: {:?} in the file, {shape:?} in the model", view.shape)));

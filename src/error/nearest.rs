@@ -1,34 +1,11 @@
 //! The known name that is most like a wrong one.
 
-use std::cell::Cell;
-
-/// Messages about missing names, the first ones with a hint: to search for all of them could take minutes in a hostile file.
-#[derive(Debug)]
-pub(super) struct Hints(Cell<usize>);
-
-impl Default for Hints {
-    fn default() -> Self {
-        Self(Cell::new(8))
-    }
-}
-
-impl Hints {
-    /// `name`, and the nearest of `names`.
-    pub fn missing<'a>(&self, name: &str, names: impl Iterator<Item = &'a str>) -> String {
-        let near = self.0.get().checked_sub(1).and_then(|left| {
-            self.0.set(left);
-            nearest(name, names)
-        });
-        near.map_or_else(|| name.to_string(), |near| format!("{name} (nearest in the file: {near})"))
-    }
-}
-
 /// Of `names` the one with the fewest edits to `wanted`, if that is less than a third of its letters.
-fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let mut limit = wanted.len() / 3;
     let mut best = None;
     // A hostile file may hold very many names.
-    for name in names.filter(|n| n.len() < 256).take(20_000) {
+    for name in names.filter(|n| n.len() < 256).take(5000) {
         if let Some(edits) = edits_within(wanted.as_bytes(), name.as_bytes(), limit) {
             best = Some(name);
             let Some(less) = edits.checked_sub(1) else { break };
