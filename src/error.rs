@@ -1,6 +1,10 @@
 //! The one error type of the library, split by what the caller can do about it.
 
+mod nearest;
+
 use std::path::{Path, PathBuf};
+
+use nearest::nearest;
 
 /// Result with the library's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -103,6 +107,22 @@ pub enum Error {
         /// What there is.
         available: String,
     },
+    /// A file could not be fetched, or is not what its server states.
+    #[error("{what}: {reason}")]
+    Download {
+        /// Its address.
+        what: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A server refused a request.
+    #[error("{url}: the server answers {status}{}", status_hint(*status))]
+    Refused {
+        /// What was asked for.
+        url: String,
+        /// HTTP status.
+        status: u16,
+    },
     /// Training cannot go on (no usable data, the loss is not finite).
     #[error("training: {reason}")]
     Training {
@@ -123,12 +143,22 @@ impl Error {
     }
 }
 
+fn status_hint(status: u16) -> &'static str {
+    match status {
+        401 | 403 => ": a private or gated repository; accept its terms on the hub and set HF_TOKEN",
+        404 => ": no such repository, revision or file",
+        429 => ": too many requests, try again later",
+        _ => "",
+    }
+}
+
 fn checkpoint_reason(missing: &[String], unused: &[String], mismatched: &[String]) -> String {
     let mut parts = Vec::new();
-    for (what, names) in [("missing", missing), ("unused", unused), ("mismatched", mismatched)] {
+    for (what, names, others) in [("missing", missing, unused), ("unused", unused, missing), ("mismatched", mismatched, &[])] {
         if let Some(first) = names.first() {
+            let near = nearest(first, others.iter().map(String::as_str)).map_or_else(String::new, |n| format!(" (nearest: {n})"));
             let more = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
-            parts.push(format!("{what} {first}{more}"));
+            parts.push(format!("{what} {first}{near}{more}"));
         }
     }
     if parts.is_empty() { "weights do not fit the model".into() } else { parts.join("; ") }

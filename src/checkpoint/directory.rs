@@ -1,13 +1,18 @@
-//! The model folder: `config.json`, `tokenizer.json`, `model.safetensors`.
+//! A model with log-mel features; as a folder of ours: `config.json`, `tokenizer.json`, `model.safetensors`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::layout::{Arranged, Layout};
+use crate::checkpoint::open::Opened;
+use crate::checkpoint::own::Own;
 use crate::checkpoint::safetensors_file::{self, HostTensors, Storage, write_atomically};
-use crate::checkpoint::{strict, weights};
+use crate::checkpoint::tensor_file::TensorFile;
+use crate::checkpoint::weights::{self, Source};
 use crate::error::{Error, Result};
 use crate::features::FrontEndConfig;
 use crate::model::asr::AsrModel;
@@ -50,7 +55,7 @@ impl ModelConfig {
     }
 }
 
-/// A model folder, read.
+/// A model, read: a folder of ours, or a published one whose features are log-mel.
 #[derive(Debug)]
 pub struct ModelDirectory {
     /// Where it lies.
@@ -59,36 +64,55 @@ pub struct ModelDirectory {
     pub config: ModelConfig,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// Its weights.
-    pub tensors: HostTensors,
+    /// Its weights, not read yet.
+    pub weights: Weights,
 }
 
 /// File names inside a model folder.
-const CONFIG: &str = "config.json";
-const TOKENIZER: &str = "tokenizer.json";
-const WEIGHTS: &str = "model.safetensors";
+pub(super) const CONFIG: &str = "config.json";
+pub(super) const TOKENIZER: &str = "tokenizer.json";
+pub(super) const WEIGHTS: &str = "model.safetensors";
 
-impl ModelDirectory {
-    /// Reads and checks a model folder.
+/// Memory-mapped weights and how they are laid out.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    /// The file or files.
+    pub file: TensorFile,
+    /// The table of names; `None` for our own.
+    pub layout: Option<Layout>,
+}
+
+impl Weights {
+    /// `module` with these weights.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Config`], [`Error::FormatVersion`], [`Error::Tokenizer`], [`Error::Checkpoint`]
-    pub fn open(path: &Path) -> Result<Self> {
-        let config_path = path.join(CONFIG);
-        let text = std::fs::read_to_string(&config_path).map_err(|e| Error::io(&config_path, e))?;
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::config(&config_path, e.to_string()))?;
-        if let Some(found) = value["format_version"].as_u64().filter(|v| *v != u64::from(FORMAT_VERSION)) {
-            return Err(Error::FormatVersion { path: config_path, found: found.try_into().unwrap_or(u32::MAX), supported: FORMAT_VERSION });
+    /// [`Error::Checkpoint`]: they do not fit.
+    pub fn fill<M: Module>(&self, module: M) -> Result<M> {
+        match &self.layout {
+            None => weights::fill(module, &Own::new(&self.file), self.file.path()),
+            Some(layout) => weights::fill(module, &Arranged::new(&self.file, layout), self.file.path()),
         }
-        let config: ModelConfig = serde_json::from_str(&text).map_err(|e| Error::config(&config_path, e.to_string()))?;
-        strict::no_unknown_keys(&value, &config).map_err(|reason| Error::config(&config_path, reason))?;
-        config.validate().map_err(|e| match e {
-            Error::Config { reason, .. } => Error::config(&config_path, reason),
-            other => other,
-        })?;
-        let tokenizer = Tokenizer::load(path.join(TOKENIZER))?;
-        let (tensors, _) = safetensors_file::load(&path.join(WEIGHTS))?;
-        Ok(Self { path: path.into(), config, tokenizer, tensors })
+    }
+
+    /// Where the values of parameters come from.
+    pub fn source(&self) -> Box<dyn Source + '_> {
+        match &self.layout {
+            None => Box::new(Own::new(&self.file)),
+            Some(layout) => Box::new(Arranged::new(&self.file, layout)),
+        }
+    }
+}
+
+impl ModelDirectory {
+    /// Reads and checks a model folder, ours or published, or a `.nemo` file.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Config`], [`Error::FormatVersion`], [`Error::Tokenizer`], [`Error::Checkpoint`], [`Error::LimitExceeded`]
+    pub fn open(path: &Path) -> Result<Self> {
+        match Opened::open(path)? {
+            Opened::Spectral(directory) => Ok(directory),
+            Opened::Wave(_) => Err(Error::config(path, "a model that hears the waveform itself: it transcribes and aligns, no more")),
+        }
     }
 
     /// Builds the model on `device`.
@@ -96,20 +120,28 @@ impl ModelDirectory {
     /// # Errors
     /// [`Error::Checkpoint`]: the weights do not fit the configuration.
     pub fn model(&self, device: &Device) -> Result<AsrModel> {
-        let model = AsrModel::new(&self.config.encoder, self.tokenizer.vocab_size(), 0, device)?;
-        weights::apply(model, &self.tensors, &self.path.join(WEIGHTS))
+        self.weights.fill(AsrModel::blank(&self.config.encoder, self.tokenizer.vocab_size(), device)?)
     }
 
     /// Writes a model folder, each file whole or not at all.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Tokenizer`]
+    /// [`Error::Io`], [`Error::Tokenizer`], [`Error::Checkpoint`] as [`safetensors_file::save`]
     pub fn save(path: &Path, config: &ModelConfig, tokenizer: &Tokenizer, tensors: &HostTensors, storage: Storage) -> Result<()> {
-        let mut json = serde_json::to_string_pretty(config).map_err(|e| Error::config(path.join(CONFIG), e.to_string()))?;
-        json.push('\n');
-        let metadata = HashMap::from([("format".to_string(), format!("omniscribe {FORMAT_VERSION}"))]);
-        safetensors_file::save(&path.join(WEIGHTS), tensors, storage, metadata)?;
-        tokenizer.save(path.join(TOKENIZER))?;
-        write_atomically(&path.join(CONFIG), json.as_bytes())
+        safetensors_file::save(&path.join(WEIGHTS), tensors, storage, metadata())?;
+        save_rest(path, config, tokenizer)
     }
+}
+
+/// What our weights say of themselves.
+pub(super) fn metadata() -> HashMap<String, String> {
+    HashMap::from([("format".to_string(), format!("omniscribe {FORMAT_VERSION}"))])
+}
+
+/// Writes what a model folder holds beside its weights.
+pub(super) fn save_rest(path: &Path, config: &impl Serialize, tokenizer: &Tokenizer) -> Result<()> {
+    let mut json = serde_json::to_string_pretty(config).map_err(|e| Error::config(path.join(CONFIG), e.to_string()))?;
+    json.push('\n');
+    tokenizer.save(path.join(TOKENIZER))?;
+    write_atomically(&path.join(CONFIG), json.as_bytes())
 }

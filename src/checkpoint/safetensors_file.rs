@@ -1,14 +1,18 @@
-//! Named f32 tensors in a safetensors file, stored as f32 or bf16.
+//! Named f32 tensors in a safetensors file of ours, stored as f32, bf16, f16 or int8.
 
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use safetensors::tensor::{Dtype, TensorView};
-use safetensors::{SafeTensors, serialize};
-use serde::{Deserialize, Serialize};
+use safetensors::tensor::{Dtype, View};
 
+use crate::checkpoint::own::Own;
+pub use crate::checkpoint::storage::Storage;
+use crate::checkpoint::storage::{Encoding, SCALES};
+use crate::checkpoint::tensor_file::{TensorFile, broken};
+use crate::checkpoint::weights::Source;
 use crate::error::{Error, Result};
 
 /// A tensor on the host.
@@ -23,26 +27,12 @@ pub struct HostTensor {
 /// Tensors by name.
 pub type HostTensors = BTreeMap<String, HostTensor>;
 
-/// How elements are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Storage {
-    /// 32-bit floats.
-    F32,
-    /// bfloat16: half the size, 8 bits of precision.
-    Bf16,
-}
-
 /// Writes `bytes` under a temporary name in the folder of `path`, syncs, and renames: a kill leaves the old file or the new one.
 ///
 /// # Errors
 /// [`Error::Io`]
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = folder.join(name);
+    let temporary = temporary_beside(path)?;
     let write = || {
         let mut file = std::fs::File::create(&temporary)?;
         file.write_all(bytes)?;
@@ -56,54 +46,111 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
+/// A name beside `path`, whose folder is made if it is not there.
+fn temporary_beside(path: &Path) -> Result<PathBuf> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.tmp", std::process::id()));
+    Ok(folder.join(name))
+}
+
 /// Saves `tensors` with `metadata`.
 ///
 /// # Errors
-/// [`Error::Io`]
+/// [`Error::Io`]; [`Error::Checkpoint`] for values that f16 does not hold
 pub fn save(path: &Path, tensors: &HostTensors, storage: Storage, metadata: HashMap<String, String>) -> Result<()> {
-    let encoded: Vec<(&String, &[usize], Vec<u8>)> = tensors
-        .iter()
-        .map(|(name, t)| {
-            let bytes = match storage {
-                Storage::F32 => t.values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-                Storage::Bf16 => t.values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
-            };
-            (name, t.shape.as_slice(), bytes)
-        })
-        .collect();
-    let dtype = match storage {
-        Storage::F32 => Dtype::F32,
-        Storage::Bf16 => Dtype::BF16,
-    };
-    let invalid = |e: safetensors::SafeTensorError| Error::io(path, std::io::Error::other(e));
-    let views = encoded.iter().map(|(name, shape, bytes)| TensorView::new(dtype, shape.to_vec(), bytes).map(|v| (name.as_str(), v)));
-    let views: Vec<_> = views.collect::<std::result::Result<_, _>>().map_err(invalid)?;
-    let bytes = serialize(views, Some(metadata)).map_err(invalid)?;
-    write_atomically(path, &bytes)
+    let parts = tensors.iter().map(|(name, t)| (name.clone(), t.shape.clone())).collect();
+    save_parts(path, parts, |name| Cow::Borrowed(&tensors[name].values), storage, metadata)
 }
 
-/// Reads every tensor of a file, widened to f32, and the file's metadata. Accepts f32, bf16 and f16.
+/// Saves tensors whose values are made one at a time, while the file is written.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_parts<'a>(
+    path: &Path,
+    parts: Vec<(String, Vec<usize>)>,
+    values: impl Fn(&str) -> Cow<'a, [f32]>,
+    storage: Storage,
+    metadata: HashMap<String, String>,
+) -> Result<()> {
+    let overflow = Cell::new(false);
+    let mut stored = Vec::new();
+    for (name, shape) in &parts {
+        let encoding = Encoding::of(shape, storage);
+        stored.push((name.clone(), Part { name, shape: shape.clone(), whole: shape, encoding, values: &values, overflow: &overflow }));
+        if encoding == Encoding::Int8 {
+            let scales = [&shape[..shape.len() - 2], &shape[shape.len() - 1..]].concat();
+            let part = Part { name, shape: scales, whole: shape, encoding: Encoding::Scales, values: &values, overflow: &overflow };
+            stored.push((format!("{name}{SCALES}"), part));
+        }
+    }
+    let temporary = temporary_beside(path)?;
+    let write = || {
+        safetensors::serialize_to_file(stored, Some(metadata), &temporary).map_err(|e| Error::io(path, std::io::Error::other(e)))?;
+        if overflow.get() {
+            return Err(broken(path, "values over 65504, which f16 does not hold: store bf16"));
+        }
+        let sync = || {
+            std::fs::File::open(&temporary)?.sync_all()?;
+            std::fs::rename(&temporary, path)
+        };
+        sync().map_err(|e| Error::io(path, e))
+    };
+    write().inspect_err(|_| {
+        // The first error is the one to report; the leftover may not exist.
+        let _ = std::fs::remove_file(&temporary);
+    })
+}
+
+/// A tensor as it goes to the file; its bytes are made when they are written.
+struct Part<'p, F> {
+    name: &'p str,
+    shape: Vec<usize>,
+    whole: &'p [usize],
+    encoding: Encoding,
+    values: &'p F,
+    overflow: &'p Cell<bool>,
+}
+
+impl<'a, F: Fn(&str) -> Cow<'a, [f32]>> View for Part<'_, F> {
+    fn dtype(&self) -> Dtype {
+        self.encoding.dtype()
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let (bytes, fits) = self.encoding.encode(&(self.values)(self.name), self.whole);
+        if !fits {
+            self.overflow.set(true);
+        }
+        Cow::Owned(bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.encoding.bytes()
+    }
+}
+
+/// Reads every tensor of a file of ours, widened to f32, and the file's metadata.
 ///
 /// # Errors
 /// - [`Error::Io`]
-/// - [`Error::Checkpoint`]: not a safetensors file, or a tensor of another type
+/// - [`Error::Checkpoint`]: not a safetensors file, or a tensor of a type that is none of [`Storage`]
 pub fn load(path: &Path) -> Result<(HostTensors, HashMap<String, String>)> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    let broken = |what: String| Error::Checkpoint { path: path.into(), missing: vec![], unused: vec![], mismatched: vec![what] };
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| broken(format!("not a safetensors file: {e}")))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| broken(format!("not a safetensors file: {e}")))?;
+    let file = TensorFile::open(path)?;
+    let own = Own::new(&file);
     let mut tensors = HostTensors::new();
-    for (name, view) in file.iter() {
-        let data = view.data();
-        let values = match view.dtype() {
-            Dtype::F32 => data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-            Dtype::BF16 => data.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
-            Dtype::F16 => data.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
-            other => return Err(broken(format!("{name}: element type {other:?}, want F32, BF16 or F16"))),
-        };
-        tensors.insert(name.to_string(), HostTensor { shape: view.shape().to_vec(), values });
+    for name in own.parameters() {
+        let shape = file.get(name).map(|view| view.shape.to_vec()).unwrap_or_default();
+        let values = own.take(name, &shape).map_err(|fault| broken(path, fault.into_text()))?;
+        tensors.insert(name.to_string(), HostTensor { shape, values });
     }
-    Ok((tensors, header.metadata().clone().unwrap_or_default()))
+    Ok((tensors, file.metadata().clone().into_iter().collect()))
 }
 
 #[cfg(test)]

@@ -55,19 +55,94 @@ pub fn collect<M: Module>(module: &M) -> HostTensors {
     visitor.tensors
 }
 
+/// Names and shapes of the float parameters of `module`; none is initialised by this.
+pub fn shapes<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
+    struct Shapes(Names, Vec<(String, Vec<usize>)>);
+    impl ModuleVisitor for Shapes {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.0.enter(name);
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.0.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.1.push((self.0.current(), param.lazy_shape().to_vec()));
+        }
+    }
+    let mut visitor = Shapes(Names::default(), Vec::new());
+    module.visit(&mut visitor);
+    visitor.1
+}
+
+/// Why a source has no values for a parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// A tensor is missing; its name, perhaps with a hint.
+    Missing(String),
+    /// A tensor has another shape or type; both sides spelled out.
+    Mismatched(String),
+}
+
+impl Fault {
+    /// What is wrong, in words.
+    pub fn into_text(self) -> String {
+        match self {
+            Self::Missing(what) | Self::Mismatched(what) => what,
+        }
+    }
+}
+
+/// Where the values of parameters come from.
+pub trait Source {
+    /// The values of parameter `name`, row-major, as many as `shape` says.
+    ///
+    /// # Errors
+    /// [`Fault`]
+    fn take(&self, name: &str, shape: &[usize]) -> std::result::Result<Vec<f32>, Fault>;
+
+    /// What was there and nobody took.
+    fn unused(&self) -> Vec<String>;
+}
+
 /// `module` with the weights of `tensors`, on the parameters' own device.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] naming every missing, unused and mis-shaped tensor.
 pub fn apply<M: Module>(module: M, tensors: &HostTensors, path: &std::path::Path) -> Result<M> {
-    struct Apply<'a> {
-        names: Names,
+    struct Held<'a> {
         tensors: &'a HostTensors,
-        used: std::collections::BTreeSet<String>,
+        used: std::cell::RefCell<std::collections::BTreeSet<String>>,
+    }
+    impl Source for Held<'_> {
+        fn take(&self, name: &str, shape: &[usize]) -> std::result::Result<Vec<f32>, Fault> {
+            let tensor = self.tensors.get(name).ok_or_else(|| Fault::Missing(name.into()))?;
+            self.used.borrow_mut().insert(name.into());
+            if tensor.shape != shape {
+                return Err(Fault::Mismatched(format!("{name}: {:?} in the file, {shape:?} in the model", tensor.shape)));
+            }
+            Ok(tensor.values.clone())
+        }
+
+        fn unused(&self) -> Vec<String> {
+            let used = self.used.borrow();
+            self.tensors.keys().filter(|name| !used.contains(*name)).cloned().collect()
+        }
+    }
+    fill(module, &Held { tensors, used: Default::default() }, path)
+}
+
+/// `module` with its weights from `source`, on the parameters' own device. Parameters that are not initialised yet never are.
+///
+/// # Errors
+/// [`Error::Checkpoint`] naming every missing, unused and mis-shaped tensor.
+pub fn fill<M: Module>(module: M, source: &impl Source, path: &std::path::Path) -> Result<M> {
+    struct Fill<'a, S> {
+        names: Names,
+        source: &'a S,
         missing: Vec<String>,
         mismatched: Vec<String>,
     }
-    impl ModuleMapper for Apply<'_> {
+    impl<S: Source> ModuleMapper for Fill<'_, S> {
         fn enter_module(&mut self, name: &str, _container: &str) {
             self.names.enter(name);
         }
@@ -75,26 +150,25 @@ pub fn apply<M: Module>(module: M, tensors: &HostTensors, path: &std::path::Path
             self.names.exit();
         }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let name = self.names.current();
-            let wanted = param.shape().to_vec();
-            match self.tensors.get(&name) {
-                None => self.missing.push(name),
-                Some(t) if t.shape != wanted => {
-                    self.mismatched.push(format!("{name}: {:?} in the file, {wanted:?} in the model", t.shape));
-                    self.used.insert(name);
+            let shape = param.lazy_shape();
+            match self.source.take(&self.names.current(), &shape) {
+                // After a fault the module is dropped: its other parameters are only checked.
+                Ok(values) if self.missing.is_empty() && self.mismatched.is_empty() => {
+                    let tensor = Tensor::<D>::from_data(TensorData::new(values, shape), &param.lazy_device());
+                    let id = param.id;
+                    return param.transform_for_load(tensor, id);
                 }
-                Some(t) => {
-                    self.used.insert(name);
-                    return replace(param, t.values.clone());
-                }
+                Ok(_) => {}
+                Err(Fault::Missing(what)) => self.missing.push(what),
+                Err(Fault::Mismatched(what)) => self.mismatched.push(what),
             }
             param
         }
     }
-    let mut mapper = Apply { names: Names::default(), tensors, used: Default::default(), missing: Vec::new(), mismatched: Vec::new() };
+    let mut mapper = Fill { names: Names::default(), source, missing: Vec::new(), mismatched: Vec::new() };
     let module = module.map(&mut mapper);
-    let Apply { used, missing, mismatched, .. } = mapper;
-    let unused: Vec<String> = tensors.keys().filter(|name| !used.contains(*name)).cloned().collect();
+    let Fill { missing, mismatched, .. } = mapper;
+    let unused = source.unused();
     if missing.is_empty() && unused.is_empty() && mismatched.is_empty() {
         Ok(module)
     } else {

@@ -7,11 +7,11 @@ use std::time::Instant;
 use clap::Args;
 
 use crate::audio::FORMATS;
-use crate::checkpoint::ModelDirectory;
+use crate::checkpoint::Opened;
+use crate::cli::describe;
 use crate::cli::device::{self, DeviceChoice};
 use crate::kernel::cpu::Tier;
 use crate::kernel::gemm::Precision;
-use crate::model::config::FeedForwardConfig;
 use crate::pipeline::transcriber::{Transcriber, find_model};
 
 /// Flags of `omniscribe doctor`.
@@ -83,24 +83,10 @@ fn cuda() -> String {
 /// What the model is, and how long one second of silence takes.
 fn model(named: Option<&Path>) -> anyhow::Result<Vec<String>> {
     let path = find_model(named)?;
-    let directory = ModelDirectory::open(&path)?;
-    let config = &directory.config;
-    let feed_forward = match &config.encoder.feed_forward {
-        FeedForwardConfig::Dense => "dense".to_string(),
-        FeedForwardConfig::Experts { router, groups, .. } => {
-            format!("{} experts, {router:?} router", String::from(groups.clone())).to_lowercase()
-        }
-    };
-    let parameters: usize = directory.tensors.values().map(|tensor| tensor.values.len()).sum();
-    let size = std::fs::metadata(path.join("model.safetensors")).map_or(0, |m| m.len());
-    let first = format!("{} at {}: {:.1} M parameters, {:.0} MB", config.name, path.display(), parameters as f64 / 1e6, size as f64 / 1e6);
-    let second = format!(
-        "{} layers, d_model {}, {feed_forward}, {} tokens",
-        config.encoder.n_layers,
-        config.encoder.d_model,
-        directory.tokenizer.vocab_size()
-    );
-    drop(directory);
+    let opened = Opened::open(&path)?;
+    let first = format!("{} at {}: {}", opened.name(), path.display(), describe::size(&opened)?);
+    let second = describe::architecture(&opened);
+    drop(opened);
     let start = Instant::now();
     let transcriber = Transcriber::open(&path, device::open(DeviceChoice::Cpu)?, Precision::Bf16)?;
     let loaded = start.elapsed();

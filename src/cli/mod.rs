@@ -3,10 +3,12 @@
 mod align;
 mod bench;
 mod decoding;
+mod describe;
 mod device;
 mod doctor;
 mod listen;
 mod lm;
+mod model;
 mod precision;
 mod train;
 mod transcribe;
@@ -39,6 +41,9 @@ enum Command {
     /// Build, look into, query and tune n-gram language models
     #[command(subcommand)]
     Lm(lm::Command),
+    /// List, fetch, look into, check, convert and upcycle models
+    #[command(subcommand)]
+    Model(model::Command),
     /// Train a model from a run configuration
     Train(train::Arguments),
 }
@@ -55,6 +60,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Listen(arguments) => listen::run(&arguments),
         Command::Lm(command) => lm::run(&command),
+        Command::Model(command) => model::run(&command),
         Command::Train(arguments) => train::run(&arguments),
     };
     done.map_err(|error| anyhow::Error::msg(one_line(&error)))

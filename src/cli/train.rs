@@ -5,7 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::checkpoint::ModelDirectory;
 use crate::cli::device::{self, DeviceChoice};
+use crate::model::config::EncoderConfig;
+use crate::pipeline::transcriber::find_model;
 use crate::train::{RunConfig, run as train};
 
 /// Flags of `omniscribe train`.
@@ -17,6 +20,9 @@ pub struct Arguments {
     /// Change one value of the run, e.g. `--set encoder.dropout=0.2`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
+    /// A model to start from: a folder, a .nemo file, or the name of a pulled repository; its encoder, tokenizer and front end are taken over
+    #[arg(long, value_name = "MODEL")]
+    init: Option<PathBuf>,
     /// Where to train
     #[arg(long, value_enum, default_value = "cpu")]
     device: DeviceChoice,
@@ -24,7 +30,14 @@ pub struct Arguments {
 
 /// Trains, or goes on with a run that was stopped.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let config = RunConfig::read(&arguments.config, &arguments.overrides)?;
+    let mut config = RunConfig::read(&arguments.config, &arguments.overrides)?;
+    if let Some(init) = &arguments.init {
+        let init = find_model(Some(init))?;
+        let encoder = ModelDirectory::open(&init)?.config.encoder;
+        // How much is dropped is a matter of the run.
+        config.encoder = EncoderConfig { dropout: config.encoder.dropout, ..encoder };
+        config.init = Some(init);
+    }
     let outcome = train(&config, &device::open(arguments.device)?)?;
     let wer = outcome.dev_wer.map_or_else(|| "no dev set".into(), |w| format!("dev WER {:.1} %", 100.0 * w));
     eprintln!(

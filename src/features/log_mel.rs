@@ -22,6 +22,12 @@ impl LogMel {
     pub fn row(&self, frame: usize) -> &[f32] {
         &self.values[frame * self.mels..][..self.mels]
     }
+
+    /// Drops the frames after the first `frames`.
+    pub fn truncate(&mut self, frames: usize) {
+        self.frames = self.frames.min(frames);
+        self.values.truncate(self.frames * self.mels);
+    }
 }
 
 /// Computes log-mel features as one configuration says. Read-only in use: threads may share it, each with its own [`Scratch`].

@@ -18,6 +18,7 @@ mod mel;
 mod normalize;
 mod stft;
 mod stream;
+mod wave;
 mod window;
 
 pub use config::{FrontEndConfig, PreEmphasis};
@@ -28,4 +29,5 @@ pub use mel::{MelNorm, MelScale, MelTriangles};
 pub use normalize::{Normalization, Running, Statistics, normalize_waveform};
 pub use stft::Scratch;
 pub use stream::FrontEndStream;
+pub use wave::WaveFrontEnd;
 pub use window::Window;

@@ -46,11 +46,22 @@ impl AsrModel {
     /// # Errors
     /// [`crate::Error::Config`] if `config` breaks a rule.
     pub fn new(config: &EncoderConfig, vocab: usize, seed: u64, device: &Device) -> Result<Self> {
-        let mut init = Init::new(device, seed);
-        let encoder = Encoder::new(config, &mut init)?;
-        let head = new_linear(config.d_model, vocab, true, &mut init);
+        Self::with_init(config, vocab, &mut Init::new(device, seed))
+    }
+
+    /// A model whose weights are not there yet: for loading.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn blank(config: &EncoderConfig, vocab: usize, device: &Device) -> Result<Self> {
+        Self::with_init(config, vocab, &mut Init::blank(device))
+    }
+
+    fn with_init(config: &EncoderConfig, vocab: usize, init: &mut Init) -> Result<Self> {
+        let encoder = Encoder::new(config, init)?;
+        let head = new_linear(config.d_model, vocab, true, init);
         let conditioned = config.intermediate.as_ref().is_some_and(|i| i.self_condition);
-        let conditioning = conditioned.then(|| new_linear(vocab, config.d_model, true, &mut init));
+        let conditioning = conditioned.then(|| new_linear(vocab, config.d_model, true, init));
         Ok(Self { encoder, head, conditioning, intermediate: config.intermediate.clone() })
     }
 

@@ -1,6 +1,6 @@
 //! Parameter initialisation from a seed: the same weights on any device, thread count or test order.
 
-use burn::module::Param;
+use burn::module::{Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::kernel::rng::SplitMix;
@@ -9,13 +9,20 @@ use crate::kernel::rng::SplitMix;
 #[derive(Debug)]
 pub struct Init {
     device: Device,
-    rng: SplitMix,
+    /// `None`: parameters stay empty until they are loaded.
+    rng: Option<SplitMix>,
 }
 
 impl Init {
     /// A source of parameters on `device`.
     pub fn new(device: &Device, seed: u64) -> Self {
-        Self { device: device.clone(), rng: SplitMix::new(seed) }
+        Self { device: device.clone(), rng: Some(SplitMix::new(seed)) }
+    }
+
+    /// A source of parameters on `device` that know their shape and take no memory: for loading weights into. One that is used before it is
+    /// loaded is zero.
+    pub fn blank(device: &Device) -> Self {
+        Self { device: device.clone(), rng: None }
     }
 
     /// Where parameters live.
@@ -30,14 +37,23 @@ impl Init {
 
     /// Uniform in +- `bound`.
     pub fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f32) -> Param<Tensor<D>> {
+        let Some(rng) = &mut self.rng else { return self.empty(shape) };
         let count = shape.iter().product();
-        let values: Vec<f32> = (0..count).map(|_| (self.rng.next_f32() * 2.0 - 1.0) * bound).collect();
+        let values: Vec<f32> = (0..count).map(|_| (rng.next_f32() * 2.0 - 1.0) * bound).collect();
         Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.device))
     }
 
     /// All elements `value`.
     pub fn constant<const D: usize>(&mut self, shape: [usize; D], value: f32) -> Param<Tensor<D>> {
+        if self.rng.is_none() {
+            return self.empty(shape);
+        }
         let values = vec![value; shape.iter().product()];
         Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.device))
+    }
+
+    fn empty<const D: usize>(&self, shape: [usize; D]) -> Param<Tensor<D>> {
+        let zeros = move |device: &Device, tracked: bool| Tensor::zeros(shape, device).set_require_grad(tracked);
+        Param::uninitialized(ParamId::new(), zeros, self.device.clone(), true, shape.into())
     }
 }

@@ -16,5 +16,7 @@ pub mod moe;
 pub mod ops;
 pub mod pass;
 pub mod position;
+pub mod recognizer;
 pub mod stream;
 pub mod subsampling;
+pub mod wave;

@@ -96,7 +96,8 @@ impl Kernel {
         Self { weight: init.fan_in(shape, fan_in), bias: init.fan_in([shape[0]], fan_in) }
     }
 
-    fn forward(&self, x: Tensor<4>, stride: usize, padding: usize, groups: usize) -> Tensor<4> {
+    /// Convolves `[batch, in, height, width]`.
+    pub fn forward(&self, x: Tensor<4>, stride: usize, padding: usize, groups: usize) -> Tensor<4> {
         let options = ConvOptions::new([stride, stride], [padding, padding], [1, 1], groups);
         module::conv2d(x, self.weight.val(), Some(self.bias.val()), options)
     }

@@ -6,9 +6,9 @@ use burn::tensor::{Device, Tensor, TensorData, activation};
 
 use crate::features::LogMel;
 use crate::kernel::gemm::Precision;
-use crate::model::asr::AsrModel;
 use crate::model::lengths::Lengths;
 use crate::model::pass::{Chunk, Pass};
+use crate::model::recognizer::Recognizer;
 
 /// What a batch was recognised as.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,7 +23,7 @@ pub struct Recognition {
 
 /// Runs the model on utterances of any lengths; `chunk` gives it the context of a stream (`None`: its own).
 pub fn recognize(
-    model: &AsrModel,
+    model: &impl Recognizer,
     utterances: &[impl Borrow<LogMel>],
     chunk: Option<Chunk>,
     precision: Precision,
@@ -43,7 +43,7 @@ pub fn recognize(
     }
     let features = Tensor::<3>::from_data(TensorData::new(features, [utterances.len(), frames, mels]), device);
     let lengths = Lengths::new(utterances.iter().map(|u| u.borrow().frames).collect::<Vec<_>>(), frames);
-    let output = model.forward(features, &lengths, &Pass::inference(precision).with_chunk(chunk));
+    let output = model.recognize(features, &lengths, &Pass::inference(precision).with_chunk(chunk));
     let steps = output.lengths.padded();
     let values = to_log_probs(output.logits);
     let layers: Vec<_> = output.routed.iter().flatten().map(|routed| routed.routing.choices.clone()).collect();

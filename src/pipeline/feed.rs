@@ -6,8 +6,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
-use crate::features::{FrontEnd, LogMel};
+use crate::features::LogMel;
 use crate::pipeline::chunk::Window;
+use crate::pipeline::front::{Front, Past};
 
 /// Windows that may wait for the encoder: two batches of long ones.
 const WAITING: usize = 32;
@@ -65,7 +66,7 @@ pub struct Stopped;
 /// Takes windows from the producer.
 #[derive(Debug)]
 pub struct Feed<'a> {
-    front_end: &'a FrontEnd,
+    front_end: &'a Front,
     past: Past,
     sender: SyncSender<Item>,
     start: Instant,
@@ -73,17 +74,8 @@ pub struct Feed<'a> {
     waited: Cell<Duration>,
 }
 
-/// What normalisation knows of a window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Past {
-    /// All of it.
-    Whole,
-    /// Of every frame, what came before it: as in a stream.
-    Running,
-}
-
 /// Both ends of a bounded queue.
-pub fn feed(front_end: &FrontEnd, past: Past) -> (Feed<'_>, Receiver<Item>) {
+pub fn feed(front_end: &Front, past: Past) -> (Feed<'_>, Receiver<Item>) {
     let (sender, receiver) = sync_channel(WAITING);
     (Feed { front_end, past, sender, start: Instant::now(), features: Cell::default(), waited: Cell::default() }, receiver)
 }
@@ -95,11 +87,7 @@ impl Feed<'_> {
     /// [`Stopped`]
     pub fn window(&self, recording: usize, window: &Window) -> std::result::Result<(), Stopped> {
         let start = Instant::now();
-        let (mut features, mut scratch) = (LogMel::default(), self.front_end.scratch());
-        match self.past {
-            Past::Whole => self.front_end.compute_into(&window.samples, &mut scratch, &mut features),
-            Past::Running => self.front_end.compute_running_into(&window.samples, &mut scratch, &mut features),
-        }
+        let features = self.front_end.compute(&window.samples, self.past);
         self.features.set(self.features.get() + start.elapsed());
         let Window { core, position, last, .. } = window;
         let item = Features { recording, features, core: core.clone(), position: *position, last: *last };

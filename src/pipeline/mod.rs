@@ -14,6 +14,7 @@ pub mod context;
 pub mod decoder;
 pub mod feed;
 pub mod format;
+pub mod front;
 pub mod gate;
 pub mod listen;
 pub mod pool;

@@ -8,8 +8,8 @@ use burn::tensor::Device;
 
 use crate::error::Result;
 use crate::kernel::gemm::Precision;
-use crate::model::asr::AsrModel;
 use crate::model::pass::Chunk;
+use crate::model::recognizer::{AnyModel, Recognizer};
 use crate::pipeline::batch::{Recognition, recognize};
 use crate::pipeline::feed::{Ending, Features, Item, Listened};
 use crate::pipeline::region::{Region, Stretch};
@@ -21,7 +21,7 @@ const POOLED_BATCHES: usize = 3;
 #[derive(Debug, Clone, Copy)]
 pub struct Encoding<'a> {
     /// The recogniser.
-    pub model: &'a AsrModel,
+    pub model: &'a AnyModel,
     /// Where.
     pub device: &'a Device,
     /// Of matrix products on the CPU.

@@ -5,25 +5,26 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use burn::module::Module;
 use burn::tensor::Device;
 
 use crate::audio::vad::VadOptions;
 use crate::audio::{Channels, Limits};
-use crate::checkpoint::ModelDirectory;
+use crate::checkpoint::Opened;
+use crate::checkpoint::hub::Hub;
 use crate::decode::Hypothesis;
 use crate::decode::lexicon::Lexicon;
 use crate::error::{Error, Result};
-use crate::features::FrontEnd;
 use crate::kernel::gemm::Precision;
+use crate::features::FrontEnd;
 use crate::model::asr::AsrModel;
-use crate::model::config::EncoderConfig;
-use crate::pipeline::calibration::{CalibrationConfig, Logistic};
 use crate::model::pass::Chunk;
+use crate::model::recognizer::AnyModel;
+use crate::pipeline::calibration::{CalibrationConfig, Logistic};
 use crate::pipeline::chunk::{ChunkConfig, Chunker};
 use crate::pipeline::context::chunk_of;
 use crate::pipeline::decoder::{Decoder, Decoding};
-use crate::pipeline::feed::{Feed, Listened, Past, feed};
+use crate::pipeline::feed::{Feed, Listened, feed};
+use crate::pipeline::front::{Front, Geometry, Past};
 use crate::pipeline::gate::Gate;
 use crate::pipeline::listen::{Listening, Outcome, listen};
 use crate::pipeline::pool::{Encoding, Spent, consume};
@@ -39,9 +40,9 @@ use crate::units::SampleRate;
 #[derive(Debug)]
 pub struct Transcriber {
     name: String,
-    pub(super) model: AsrModel,
-    pub(super) encoder: EncoderConfig,
-    pub(super) front_end: FrontEnd,
+    model: AnyModel,
+    geometry: Geometry,
+    front_end: Front,
     pub(super) tokenizer: Tokenizer,
     pub(super) decoder: Mutex<Decoder>,
     pub(super) calibration: CalibrationConfig,
@@ -62,16 +63,18 @@ const BATCH_BYTES: usize = 64 << 20;
 /// Name of the model that is used when none is named.
 const DEFAULT_MODEL: &str = "base";
 
-/// The model folder: `named`, else `$OMNISCRIBE_MODEL`, else `models/base` under the current folder, the program's or one above it.
+/// The model: `named` (a folder, a `.nemo` file, or the name of a repository in the hub's cache), else `$OMNISCRIBE_MODEL`, else `models/base` under the current folder, the program's or one above it.
 ///
 /// # Errors
 /// [`Error::Config`] with the places that were looked at.
 pub fn find_model(named: Option<&Path>) -> Result<PathBuf> {
-    if let Some(path) = named {
-        return Ok(path.to_path_buf());
-    }
-    if let Some(path) = std::env::var_os("OMNISCRIBE_MODEL") {
-        return Ok(path.into());
+    let set = std::env::var_os("OMNISCRIBE_MODEL").map(PathBuf::from);
+    if let Some(path) = named.map(Path::to_path_buf).or(set) {
+        if path.exists() {
+            return Ok(path);
+        }
+        let pulled = path.to_str().and_then(|name| Hub::from_environment().ok()?.cached(name, "main"));
+        return Ok(pulled.unwrap_or(path));
     }
     let program = std::env::current_exe().ok();
     let above = program.iter().flat_map(|p| p.ancestors().skip(1).take(4));
@@ -84,29 +87,32 @@ pub fn find_model(named: Option<&Path>) -> Result<PathBuf> {
 }
 
 impl Transcriber {
-    /// Loads the model folder `path` onto `device`. Decodes as the folder suggests ([`Decoding::of_model`]).
+    /// Loads the model at `path` onto `device`: a folder of ours, a published one (Parakeet-CTC, wav2vec 2.0, HuBERT), or a `.nemo` file. Decodes as the folder suggests ([`Decoding::of_model`]).
     ///
     /// # Errors
-    /// As [`ModelDirectory::open`], [`ModelDirectory::model`], [`Decoding::of_model`] and [`CalibrationConfig::read`].
+    /// As [`Opened::open`], `model` of what it opens, [`Decoding::of_model`] and [`CalibrationConfig::read`].
     pub fn open(path: &Path, device: Device, precision: Precision) -> Result<Self> {
-        let directory = ModelDirectory::open(path)?;
-        let model = directory.model(&device)?;
-        let front_end = FrontEnd::new(directory.config.front_end.clone())?;
-        let step_samples = front_end.config().hop * directory.config.encoder.subsampling.factor();
-        let chunker = Chunker::new(&chunk_config(&directory.config.encoder, step_samples), step_samples)?;
+        let opened = Opened::open(path)?;
+        let (front_end, geometry) = (Front::new(&opened)?, Geometry::new(&opened));
+        let step_samples = geometry.step_samples;
+        let chunker = Chunker::new(&geometry.chunks, step_samples)?;
         let decoding = Decoding::of_model(path)?;
-        let decoder = Mutex::new(Decoder::new(&directory.tokenizer, &decoding)?);
+        let decoder = Mutex::new(Decoder::new(opened.tokenizer(), &decoding)?);
         let calibration = CalibrationConfig::read(path)?.unwrap_or_default();
         let confidence = calibration.of(&decoding);
         let lexicon = decoding.lexicon();
         let writing = Writing::default();
-        let batch_frames = batch_frames(&directory.config.encoder, BATCH_BYTES);
-        let (tokenizer, encoder, name) = (directory.tokenizer, directory.config.encoder, directory.config.name);
+        let batch_frames = BATCH_BYTES / geometry.frame_bytes;
+        let name = opened.name().to_string();
+        let (model, tokenizer) = match opened {
+            Opened::Spectral(directory) => (AnyModel::Spectral(directory.model(&device)?), directory.tokenizer),
+            Opened::Wave(directory) => (AnyModel::Wave(directory.model(&device)?), directory.tokenizer),
+        };
         let listening = Listening { channels: Channels::Mix, voice_activity: None, chunker, limits: Limits::default() };
         Ok(Self {
             name,
             model,
-            encoder,
+            geometry,
             front_end,
             tokenizer,
             decoder,
@@ -148,8 +154,19 @@ impl Transcriber {
     /// # Errors
     /// As [`chunk_of`].
     pub fn with_stream_context(self, chunk_ms: u32) -> Result<Self> {
-        let chunk = chunk_of(&self.encoder, self.step_samples, chunk_ms)?;
+        let chunk = chunk_of(self.spectral()?.0.encoder.config(), self.step_samples, chunk_ms)?;
         Self { chunk: Some(chunk), ..self }.with_chunks(&ChunkConfig { longest_seconds: 60.0, context_seconds: 6.0 })
+    }
+
+    /// The parts of a model that hears log-mel features.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where it hears samples.
+    pub(super) fn spectral(&self) -> Result<(&AsrModel, &FrontEnd)> {
+        match (&self.model, &self.front_end) {
+            (AnyModel::Spectral(model), Front::Spectral(front_end)) => Ok((model, front_end)),
+            _ => Err(Error::config("chunk", "this model hears samples, not features: it does not stream")),
+        }
     }
 
     /// Writes words in another way than the model says them.
@@ -173,12 +190,12 @@ impl Transcriber {
 
     /// How long recordings are cut for this model, unless said otherwise.
     pub fn chunk_config(&self) -> ChunkConfig {
-        chunk_config(&self.encoder, self.step_samples)
+        self.geometry.chunks
     }
 
     /// Lets about `bytes` of activations into a batch, but one window at least.
     pub fn with_batch_memory(self, bytes: usize) -> Self {
-        let batch_frames = batch_frames(&self.encoder, bytes);
+        let batch_frames = bytes / self.geometry.frame_bytes;
         Self { batch_frames, ..self }
     }
 
@@ -188,6 +205,10 @@ impl Transcriber {
     /// [`Error::Io`]
     pub fn fingerprint(folder: &Path) -> Result<String> {
         let io = |e| Error::io(folder, e);
+        if folder.is_file() {
+            let metadata = folder.metadata().map_err(io)?;
+            return Ok(format!("{} {:?}", metadata.len(), metadata.modified().map_err(io)?));
+        }
         let mut files: Vec<_> = std::fs::read_dir(folder).map_err(io)?.collect::<std::io::Result<_>>().map_err(io)?;
         files.sort_by_key(std::fs::DirEntry::file_name);
         let mut text = String::new();
@@ -205,8 +226,7 @@ impl Transcriber {
 
     /// Parameters of the model, and how many of them work on one step: of the experts of a layer, one.
     pub fn parameters(&self) -> (u64, u64) {
-        let all = self.model.num_params() as u64;
-        (all, all - self.model.encoder.idle_params() as u64)
+        self.model.parameters()
     }
 
     /// The model's tokenizer.
@@ -383,18 +403,4 @@ impl Transcriber {
     pub(crate) fn listening_to_everything(&self) -> Listening {
         Listening { voice_activity: None, channels: Channels::Mix, ..self.listening.clone() }
     }
-}
-
-/// Windows for a model: where its context is limited, all of it, so that the output is that of the recording as a whole.
-fn chunk_config(encoder: &EncoderConfig, step_samples: usize) -> ChunkConfig {
-    let default = ChunkConfig::default();
-    let Some((left, right)) = encoder.receptive_field() else { return default };
-    let context_seconds = SampleRate::HZ_16000.seconds(left.max(right).saturating_mul(step_samples));
-    ChunkConfig { context_seconds, longest_seconds: default.longest_seconds.max(4.0 * context_seconds) }
-}
-
-/// Frames of which the activations take about `bytes`.
-fn batch_frames(config: &EncoderConfig, bytes: usize) -> usize {
-    let per_step = 4 * (10 * config.d_model + 3 * config.d_ff);
-    bytes / per_step.max(1) * config.subsampling.factor()
 }

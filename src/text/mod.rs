@@ -6,9 +6,12 @@ pub mod case;
 mod characters;
 pub mod inverse;
 pub mod normalizer;
+mod sentencepiece;
 pub mod target;
 pub mod tokenizer;
+mod vocabulary;
 
 pub use normalizer::Normalizer;
 pub use target::target;
 pub use tokenizer::Tokenizer;
+pub use vocabulary::VocabularyRoles;

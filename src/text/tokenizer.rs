@@ -15,13 +15,14 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::{AddedToken, DecoderWrapper, ModelWrapper, NormalizedString, Normalizer as _};
 
+use super::vocabulary;
 use crate::error::{Error, Result};
 
 /// Version of the character format that this build writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
 
 /// The blank of tokenizers trained here, always id 0.
-const BLANK: &str = "<blank>";
+pub(super) const BLANK: &str = "<blank>";
 
 /// Names a blank has in subword files, ours first. NeMo's models come to the `tokenizers` format with the blank as `<pad>`.
 const BLANK_NAMES: [&str; 2] = [BLANK, "<pad>"];
@@ -142,6 +143,9 @@ impl Tokenizer {
         if found != u64::from(FORMAT_VERSION) {
             return Err(Error::FormatVersion { path: path.into(), found: found.try_into().unwrap_or(u32::MAX), supported: FORMAT_VERSION });
         }
+        if value.get("kind").and_then(serde_json::Value::as_str) == Some("vocabulary") {
+            return Self::from_vocabulary_file(value, path);
+        }
         let file: CharacterFile = serde_json::from_value(value).map_err(|e| failed(path, e))?;
         if file.blank != 0 {
             return Err(failed(path, format!("blank is {}, it must be 0", file.blank)));
@@ -155,6 +159,11 @@ impl Tokenizer {
     /// [`Error::Tokenizer`] if it cannot be written as JSON.
     pub fn to_json(&self) -> Result<String> {
         match &self.kind {
+            // A vocabulary with special tokens, or with letters that spell both cases.
+            Kind::Characters(ids) if ids.len() + 1 != self.pieces.len() || self.pieces[1..].iter().any(String::is_empty) || self.blank != 0 => {
+                let file = Self::vocabulary_file(&self.pieces, self.blank);
+                serde_json::to_string_pretty(&file).map_err(|e| failed(&self.origin, e))
+            }
             Kind::Characters(_) => {
                 let file = CharacterFile {
                     format_version: FORMAT_VERSION,
@@ -252,6 +261,15 @@ impl Tokenizer {
         Ok(Self { origin, blank: 0, pieces, kind: Kind::Characters(ids) })
     }
 
+    /// One token for each text; the blank and special ones have none.
+    pub(super) fn from_tokens(tokens: Vec<String>, blank: u32, origin: PathBuf) -> Result<Self> {
+        let ids = vocabulary::letters(&tokens);
+        if ids.is_empty() {
+            return Err(failed(&origin, "no characters"));
+        }
+        Ok(Self { origin, blank, pieces: tokens, kind: Kind::Characters(ids) })
+    }
+
     fn from_subwords(mut model: tokenizers::Tokenizer, origin: PathBuf) -> Result<Self> {
         if !matches!(model.get_model(), ModelWrapper::BPE(_) | ModelWrapper::Unigram(_))
             || !matches!(model.get_decoder(), Some(DecoderWrapper::Metaspace(m)) if m.get_replacement() == WORD_START)
@@ -318,7 +336,7 @@ fn without_compiled_tables(normalizer: &mut serde_json::Value) {
     }
 }
 
-fn failed(path: impl AsRef<Path>, reason: impl fmt::Display) -> Error {
+pub(super) fn failed(path: impl AsRef<Path>, reason: impl fmt::Display) -> Error {
     Error::Tokenizer { path: path.as_ref().into(), reason: reason.to_string() }
 }
 

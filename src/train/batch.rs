@@ -172,6 +172,7 @@ impl Preparer {
         } else {
             self.front_end.compute_into(&buffers.samples, &mut buffers.scratch, &mut buffers.mel);
         }
+        buffers.mel.truncate(self.front_end.valid_frames(buffers.samples.len()));
         buffers.stretched.clear();
         let features = if self.speed == SpeedKind::Frames && row.speed != 1.0 {
             resample_frames(&buffers.mel.values, mels, row.speed, &mut buffers.stretched);

@@ -52,7 +52,9 @@ impl Dev {
             let mut features = Vec::with_capacity(chunk.len());
             for &i in chunk {
                 self.speech.read(i, &mut samples)?;
-                features.push(front_end.compute(&samples));
+                let mut utterance = front_end.compute(&samples);
+                utterance.truncate(front_end.valid_frames(samples.len()));
+                features.push(utterance);
             }
             let Recognition { log_probs, vocab, .. } = recognize(model, &features, None, precision, device);
             for (&i, log_probs) in chunk.iter().zip(&log_probs) {

@@ -110,7 +110,7 @@ impl<'a> Session<'a> {
         let mut model = AsrModel::new(&config.encoder, tokenizer.vocab_size(), config.seed, &training)?;
         if let Some(init) = &config.init {
             let start = ModelDirectory::open(init)?;
-            model = weights::apply(model, &start.tensors, init)?;
+            model = start.weights.fill(model)?;
         }
         let mut optimizer = Optimizer::new(config.optimizer, &model);
         log(format_args!("{:.2} M parameters, {} tokens", optimizer.parameters() as f64 / 1e6, tokenizer.vocab_size()));

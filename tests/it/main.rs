@@ -16,6 +16,7 @@ mod dataset;
 mod decode;
 mod features;
 mod formats;
+mod hosts;
 mod inverse;
 mod knobs;
 mod listen;

@@ -231,8 +231,9 @@ impl Transcriber {
     /// As [`chunk_of`]; [`Error::Config`](crate::Error::Config) for rules or features that do not suit a stream.
     pub fn stream(&self, rate: SampleRate, chunk_ms: u32, endpointing: Endpointing) -> Result<SpeechStream<'_>> {
         endpointing.validate()?;
-        let chunk = chunk_of(&self.encoder, self.step_samples, chunk_ms)?;
-        let acoustic = Acoustic::new(&self.model, &self.front_end, rate, chunk, self.precision)?;
+        let (model, front_end) = self.spectral()?;
+        let chunk = chunk_of(model.encoder.config(), self.step_samples, chunk_ms)?;
+        let acoustic = Acoustic::new(model, front_end, rate, chunk, self.precision)?;
         // A search of its own, whatever state the transcriber's is in; both share what is large.
         let decoder = self.decoder.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let utterance = Utterance::new(&self.tokenizer, self.lexicon.clone(), decoder, self.step_samples);

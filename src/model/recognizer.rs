@@ -1,0 +1,66 @@
+//! What the pipeline asks of any model.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use crate::model::asr::{AsrModel, AsrOutput};
+use crate::model::lengths::Lengths;
+use crate::model::pass::Pass;
+use crate::model::wave::WaveModel;
+
+/// Features to CTC logits.
+pub trait Recognizer {
+    /// Classes of the CTC head, the blank included.
+    fn vocab(&self) -> usize;
+
+    /// Runs the model on `[batch, frames, bands]`.
+    fn recognize(&self, features: Tensor<3>, lengths: &Lengths, pass: &Pass) -> AsrOutput;
+}
+
+impl Recognizer for AsrModel {
+    fn vocab(&self) -> usize {
+        self.vocab()
+    }
+
+    fn recognize(&self, features: Tensor<3>, lengths: &Lengths, pass: &Pass) -> AsrOutput {
+        self.forward(features, lengths, pass)
+    }
+}
+
+/// A model of either kind.
+#[derive(Debug)]
+pub enum AnyModel {
+    /// Hears log-mel features.
+    Spectral(AsrModel),
+    /// Hears samples.
+    Wave(WaveModel),
+}
+
+impl AnyModel {
+    /// Parameters, and how many of them work on one step.
+    pub fn parameters(&self) -> (u64, u64) {
+        match self {
+            Self::Spectral(model) => {
+                let all = model.num_params() as u64;
+                (all, all - model.encoder.idle_params() as u64)
+            }
+            Self::Wave(model) => (model.num_params() as u64, model.num_params() as u64),
+        }
+    }
+}
+
+impl Recognizer for AnyModel {
+    fn vocab(&self) -> usize {
+        match self {
+            Self::Spectral(model) => model.vocab(),
+            Self::Wave(model) => model.vocab(),
+        }
+    }
+
+    fn recognize(&self, features: Tensor<3>, lengths: &Lengths, pass: &Pass) -> AsrOutput {
+        match self {
+            Self::Spectral(model) => model.forward(features, lengths, pass),
+            Self::Wave(model) => model.forward(features, lengths, pass),
+        }
+    }
+}
