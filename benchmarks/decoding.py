@@ -119,6 +119,17 @@ def builds(variants):
     return found
 
 
+def document(rows, audio_s):
+    """The result's file: it is written after each row, so that a run that is cut short leaves what it measured."""
+    cpu = next((line.split(": ")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
+    return {
+        "benchmark": "decoding", "date": datetime.date.today().isoformat(), "cpu": cpu, "cores": os.cpu_count(), "load": list(os.getloadavg()),
+        "command": "python3 benchmarks/decoding.py BENCH_BINARY " + " ".join(sys.argv[2:]), "step_s": STEP_S, "audio_s": round(audio_s, 2),
+        "versions": {name: version(name) for name in ("pyctcdecode", "kenlm", "flashlight-text", "numpy")} | {"python": platform.python_version()},
+        "rows": rows,
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary")
@@ -189,18 +200,11 @@ def main():
         }
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
-    cpu = next((line.split(": ")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
-    result = {
-        "benchmark": "decoding", "date": datetime.date.today().isoformat(), "cpu": cpu, "cores": os.cpu_count(), "load": list(os.getloadavg()),
-        "command": "python3 benchmarks/decoding.py BENCH_BINARY " + " ".join(sys.argv[2:]), "step_s": STEP_S, "audio_s": round(audio_s, 2),
-        "versions": {name: version(name) for name in ("pyctcdecode", "kenlm", "flashlight-text", "numpy")} | {"python": platform.python_version()},
-        "rows": rows,
-    }
-    text = json.dumps(result, indent=1)
-    if args.out:
-        open(args.out, "w").write(text + "\n")
-    else:
-        print(text)
+        if args.out:
+            with open(args.out, "w") as out:
+                out.write(json.dumps(document(rows, audio_s), indent=1) + "\n")
+    if not args.out:
+        print(json.dumps(document(rows, audio_s), indent=1))
 
 
 if __name__ == "__main__":
