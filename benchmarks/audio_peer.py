@@ -30,10 +30,20 @@ KINDS = {
 def ffmpeg(path, decoder):
     """Processor seconds of FFmpeg on one thread."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(["ffmpeg", "-v", "error", "-threads", "1", "-filter_threads", "1", *decoder, "-i", path, "-ar", "16000", "-ac", "1", "-sample_fmt", "flt",
+    subprocess.run(["ffmpeg", "-nostdin", "-v", "error", "-threads", "1", "-filter_threads", "1", *decoder, "-i", path, "-ar", "16000", "-ac", "1", "-sample_fmt", "flt",
                     "-c:a", "pcm_f32le", "-f", "null", "-"], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def document(rows):
+    """The result's file, written after each row."""
+    cpu = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())[1]
+    return {
+        "benchmark": "audio", "date": datetime.date.today().isoformat(), "cpu": cpu, "cores": os.cpu_count(), "load": list(os.getloadavg()),
+        "command": "python3 benchmarks/audio_peer.py BENCH_BINARY " + " ".join(sys.argv[2:]),
+        "ffmpeg": subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True).stdout.split("\n")[0].split(" Copyright")[0], "rows": rows,
+    }
 
 
 def main():
@@ -54,12 +64,12 @@ def main():
                     length += entry["duration"]
                     out.write(f"file '{os.path.abspath(os.path.join(a.speech, entry['audio_filepath']))}'\n")
         wav = os.path.join(folder, "all.wav")
-        subprocess.run(["ffmpeg", "-v", "error", "-f", "concat", "-safe", "0", "-i", listing, "-ar", "48000", "-ac", "1", wav], check=True)
+        subprocess.run(["ffmpeg", "-nostdin", "-v", "error", "-f", "concat", "-safe", "0", "-i", listing, "-ar", "48000", "-ac", "1", wav], check=True)
         for kind, (extension, options) in KINDS.items():
             files = {}
             for name, cut in (("whole", []), ("start", ["-t", "0.1"])):
                 files[name] = os.path.join(folder, f"{name}.{extension}")
-                subprocess.run(["ffmpeg", "-v", "error", "-y", "-i", wav, *cut, *options, files[name]], check=True)
+                subprocess.run(["ffmpeg", "-nostdin", "-v", "error", "-y", "-i", wav, *cut, *options, files[name]], check=True)
             # Two decoders of Opus come with FFmpeg: its own and libopus; both are given, the faster counts.
             decoders = {"ffmpeg": []} | ({"libopus": ["-c:a", "libopus"]} if extension == "opus" else {})
             ours, peers = [], {name: [] for name in decoders}
@@ -77,17 +87,11 @@ def main():
                 "median": round(min(map(median, peers.values())) / median(ours), 3),
             })
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    cpu = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())[1]
-    result = {
-        "benchmark": "audio", "date": datetime.date.today().isoformat(), "cpu": cpu, "cores": os.cpu_count(), "load": list(os.getloadavg()),
-        "command": "python3 benchmarks/audio_peer.py BENCH_BINARY " + " ".join(sys.argv[2:]),
-        "ffmpeg": subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True).stdout.split("\n")[0].split(" Copyright")[0], "rows": rows,
-    }
-    text = json.dumps(result, indent=1) + "\n"
-    if a.out:
-        open(a.out, "w").write(text)
-    else:
-        print(text)
+            if a.out:
+                with open(a.out, "w") as out:
+                    out.write(json.dumps(document(rows), indent=1) + "\n")
+    if not a.out:
+        print(json.dumps(document(rows), indent=1))
 
 
 if __name__ == "__main__":

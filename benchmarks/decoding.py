@@ -136,6 +136,7 @@ def main():
     parser.add_argument("--oracles", default=os.environ.get("OMNISCRIBE_ORACLES", "../shared/oracles"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--variants", nargs="*", help="only these, in this order; all without")
     parser.add_argument("--out")
     args = parser.parse_args()
     folder = os.path.abspath(f"{args.oracles}/05_ctc_decode")
@@ -157,6 +158,8 @@ def main():
         variants = json.load(open(f"{folder}/{peer}_variants.json"))
         build = builds(variants) if peer == "pyctcdecode" else {}
         cases += [(peer, make, name, spec, build.get(name)) for name, spec in variants.items() if not name.startswith("_")]
+    if args.variants:
+        cases = sorted((case for case in cases if case[2] in args.variants), key=lambda case: args.variants.index(case[2]))
     rows = []
     for peer, make, variant, spec, build in cases:
         decode, settings = make(folder, labels, variant, spec, build)

@@ -198,7 +198,7 @@ fn yardstick(text: &mut String, name: &str, json: &Value) {
 }
 
 fn transcribe(text: &mut String, name: &str, json: &Value) {
-    heading(text, "The program from outside", name, json);
+    heading(text, json["title"].as_str().unwrap_or("The program from outside"), name, json);
     text.push_str("| what | measured |\n|---|---|\n");
     for (what, value) in json["figures"].as_object().unwrap() {
         writeln!(text, "| {what} | {} |", value.as_str().unwrap()).unwrap();
