@@ -16,6 +16,7 @@ use crate::cli::precision::Dtype;
 use crate::error::{Error, Result};
 use crate::eval::bench::{self, Bench, by_set};
 use crate::eval::bootstrap::Resampling;
+use crate::eval::calibration::{Confidence, Judged};
 use crate::eval::corpora::{Corpus, CorpusKind, Rules, detect, open};
 use crate::eval::report::compare::{Purpose, Recorded, Table};
 use crate::eval::report::result::{self, Model, Provenance, corpus_sha256};
@@ -23,6 +24,8 @@ use crate::eval::report::sclite::{self, Side};
 use crate::eval::report::{RunResult, Utterance, environment, html, markdown};
 use crate::eval::score::EmptyReferences;
 use crate::eval::{Aligner, Glm, Scoring};
+use crate::pipeline::calibration::CalibrationConfig;
+use crate::pipeline::decoder::Decoding;
 use crate::pipeline::transcriber::{Transcriber, find_model};
 use crate::text::Normalizer;
 
@@ -86,6 +89,9 @@ pub struct Arguments {
     /// Memory for a batch's activations, MiB
     #[arg(long, alias = "batch_memory", default_value_t = 64, value_name = "MIB")]
     batch_memory: usize,
+    /// Fit the model's word confidences to these sets and store the curve for this search in the model folder
+    #[arg(long, conflicts_with_all = ["compare", "report", "hypotheses"])]
+    calibrate: bool,
     #[command(flatten)]
     decoding: DecodingArguments,
     /// No progress bar
@@ -163,7 +169,18 @@ fn recognise(arguments: &Arguments, corpora: &[(String, Corpus)], scoring: &Scor
         bar.set_message(format!("{} of audio, {rtfx:.0}x real time", HumanDuration(Duration::from_secs_f64(heard))));
     })?;
     bar.finish_and_clear();
-    Ok(done)
+    if arguments.calibrate { calibrate(&folder, &decoding, done, &arguments.output) } else { Ok(done) }
+}
+
+/// Fits confidences to what was heard; the curve goes into the model folder and its worth into the result.
+fn calibrate(folder: &Path, decoding: &Decoding, done: (RunResult, Vec<Utterance>), output: &Path) -> anyhow::Result<(RunResult, Vec<Utterance>)> {
+    let (mut result, utterances) = done;
+    let judged: Vec<&[Judged]> = utterances.iter().map(|u| u.judged.as_slice()).filter(|words| !words.is_empty()).collect();
+    let fitted = Confidence::fitted(&judged).ok_or_else(|| Error::config("--calibrate", "no word was heard"))?;
+    CalibrationConfig::read(folder)?.unwrap_or_default().with(decoding, fitted.curve).write(folder)?;
+    result.confidence = Some(fitted);
+    result.write(output)?;
+    Ok((result, utterances))
 }
 
 /// What a result says about where it comes from, but for the decoder.

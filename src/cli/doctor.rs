@@ -65,6 +65,7 @@ fn processor() -> String {
 
 fn products() -> &'static str {
     match Tier::detected() {
+        Tier::Amx => "bf16 with AMX tiles, f32 with AVX-512",
         Tier::Avx512Bf16 => "bf16 and f32 with AVX-512 (bfloat16 dot product)",
         Tier::Avx512 => "f32 with AVX-512; --dtype bf16 computes in f32: no bfloat16 dot product",
         Tier::Avx2 => "f32 with AVX2; --dtype bf16 computes in f32",

@@ -16,6 +16,7 @@ use crate::decode::ngram::NgramModel;
 use crate::error::Error;
 use crate::eval::tune::{SetErrors, emissions, errors, mean_wer, search};
 use crate::eval::{Aligner, Scoring};
+use crate::pipeline::calibration::CalibrationConfig;
 use crate::pipeline::decoder::{Decoding, DecodingConfig};
 use crate::pipeline::transcriber::{Transcriber, find_model};
 use crate::text::Normalizer;
@@ -79,7 +80,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn store(folder: &Path, lm: &Path, weights: &LanguageModel, config: &BeamConfig) -> crate::error::Result<()> {
     let bytes = std::fs::read(lm).map_err(|e| Error::io(lm, e))?;
     crate::checkpoint::safetensors_file::write_atomically(&folder.join(FILE), &bytes)?;
-    DecodingConfig::new(FILE, weights, config).write(folder)
+    DecodingConfig::new(FILE, weights, config).write(folder)?;
+    // Confidences that were fitted to another search are no guess for this one.
+    match CalibrationConfig::read(folder)? {
+        Some(calibration) => CalibrationConfig { beam: None, ..calibration }.write(folder),
+        None => Ok(()),
+    }
 }
 
 fn table(out: &mut impl Write, greedy: &SetErrors, best: &SetErrors) -> std::io::Result<()> {

@@ -9,6 +9,7 @@ pub mod aligner;
 pub mod alignment;
 pub mod bench;
 pub mod bootstrap;
+pub mod calibration;
 mod compounds;
 pub mod corpora;
 pub mod glm;

@@ -15,6 +15,8 @@ pub enum Tier {
     Avx512,
     /// [`Tier::Avx512`] and the bfloat16 dot product.
     Avx512Bf16,
+    /// [`Tier::Avx512Bf16`] and AMX tiles with bfloat16 products, on Linux.
+    Amx,
 }
 
 impl Tier {
@@ -31,7 +33,7 @@ impl Tier {
 
     /// Every tier this machine can run, lowest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16].into_iter().filter(|tier| *tier <= Self::detected())
+        [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx].into_iter().filter(|tier| *tier <= Self::detected())
     }
 
     /// The tier of the elementwise kernels that goes with this one.
@@ -40,7 +42,7 @@ impl Tier {
         let wanted = |tier: &&simd::Tier| match self {
             Self::Portable => **tier == simd::Tier::PORTABLE,
             Self::Avx2 => tier.is_avx2(),
-            Self::Avx512 | Self::Avx512Bf16 => tier.is_avx512(),
+            Self::Avx512 | Self::Avx512Bf16 | Self::Amx => tier.is_avx512(),
         };
         TIERS.get_or_init(simd::Tier::available).iter().find(wanted).copied().unwrap_or(simd::Tier::PORTABLE)
     }
@@ -52,6 +54,7 @@ impl Tier {
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Avx512Bf16 => "avx512-bf16",
+            Self::Amx => "amx",
         }
     }
 }
@@ -62,6 +65,7 @@ fn detect() -> Tier {
     let avx2 = has!("avx2") && has!("fma");
     let avx512 = avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
     match (avx2, avx512, avx512 && has!("avx512bf16")) {
+        (_, _, true) if super::amx::is_available() => Tier::Amx,
         (_, _, true) => Tier::Avx512Bf16,
         (_, true, _) => Tier::Avx512,
         (true, _, _) => Tier::Avx2,
@@ -80,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_tier_is_never_raised_above_the_machine() {
-        for tier in [Tier::Portable, Tier::Avx2, Tier::Avx512, Tier::Avx512Bf16] {
+        for tier in [Tier::Portable, Tier::Avx2, Tier::Avx512, Tier::Avx512Bf16, Tier::Amx] {
             assert!(tier.capped() <= Tier::detected());
             assert_eq!(Tier::available().any(|t| t == tier), tier.capped() == tier);
             if tier.capped() == tier {

@@ -60,7 +60,7 @@ impl Compute {
 
     /// Whether products really are computed in bfloat16.
     pub fn is_bf16(self) -> bool {
-        self.precision == Precision::Bf16 && self.tier.capped() == Tier::Avx512Bf16
+        self.precision == Precision::Bf16 && self.tier.capped() >= Tier::Avx512Bf16
     }
 }
 
@@ -227,7 +227,7 @@ fn job<'a>(
 unsafe fn run(jobs: &[Job<'_>], compute: Compute) {
     if compute.is_bf16() || jobs.iter().any(|job| matches!(job.right, Right::Packed(_))) {
         // SAFETY: the caller's promise; packed lines have their matrix's shape, and exist only where the tier does.
-        return unsafe { gemm_bf16::run(jobs, compute.parallel) };
+        return unsafe { gemm_bf16::run(jobs, compute.tier, compute.parallel) };
     }
     match jobs {
         // SAFETY: the caller's promise.
@@ -244,7 +244,7 @@ unsafe fn run(jobs: &[Job<'_>], compute: Compute) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pack::round_bf16;
+    use super::super::words::round_bf16;
     use super::*;
 
     /// f32 products against f64 sums, relative to the sum of magnitudes.

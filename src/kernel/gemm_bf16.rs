@@ -1,17 +1,19 @@
-//! Matrix products of bfloat16-rounded operands with f32 sums (`vdpbf16ps`): register tile, blocks, split over threads.
+//! Matrix products of bfloat16-rounded operands with f32 sums: blocks, split over threads, the register tile of `vdpbf16ps`.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::activation::Activation;
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::cpu::Tier;
 use super::epilogue::{Epilogue, activate};
 use super::gemm::{Parallel, Write};
 use super::matrix::Matrix;
 use super::pack::*;
 
-/// Row panels of one task at most: 8 x 14 rows x 512 `k` are 112 KiB, a part of the second-level cache.
+/// Row panels of one task at most: 8 x 14 rows x 512 `k` are 112 KiB (tiles: 8 x 32 rows, 256 KiB), a part of the second-level cache.
 const BLOCK_PANELS: usize = 8;
 /// Tasks per thread, so that an interrupted core does not hold the others.
 const TASKS_PER_THREAD: usize = 4;
@@ -56,7 +58,7 @@ pub(super) fn packed_lines(k: usize, columns: usize) -> usize {
 
 /// Packs all of `b`.
 pub(super) fn pack_whole(b: &Matrix<'_>, target: &mut [Line]) {
-    assert!(Tier::detected() == Tier::Avx512Bf16 && target.len() >= packed_lines(b.rows, b.columns));
+    assert!(Tier::detected() >= Tier::Avx512Bf16 && target.len() >= packed_lines(b.rows, b.columns));
     for_each(Parallel::Single, pack_tasks(b, target), |task| task.run());
 }
 
@@ -101,18 +103,19 @@ fn for_each<T: Send>(parallel: Parallel, tasks: Vec<T>, f: impl Fn(T) + Send + S
     }
 }
 
-/// Computes all `jobs`; their outputs must not overlap.
+/// Computes all `jobs` with the instructions of `tier` (or [`Tier::Avx512Bf16`] where that is higher); their outputs must not overlap.
 ///
 /// # Safety
 /// Every output is writable for `a.rows` rows of `columns` values and not touched by others during the call; a packed right operand is
 /// of `a.columns` x `columns`.
-pub(super) unsafe fn run(jobs: &[Job<'_>], parallel: Parallel) {
-    assert!(Tier::detected() == Tier::Avx512Bf16);
+pub(super) unsafe fn run(jobs: &[Job<'_>], tier: Tier, parallel: Parallel) {
+    assert!(Tier::detected() >= Tier::Avx512Bf16);
+    let unit = Unit::of(tier);
     let work: usize = jobs.iter().map(|job| job.a.rows * job.a.columns * job.columns).sum();
     let parallel = if work < PARALLEL_FROM { Parallel::Single } else { parallel };
     match jobs {
-        [job] if job.a.rows * 2 <= job.columns && parallel == Parallel::Rayon => by_columns(job),
-        _ => by_rows(jobs, parallel),
+        [job] if job.a.rows * 2 <= job.columns && parallel == Parallel::Rayon => by_columns(job, unit),
+        _ => by_rows(jobs, unit, parallel),
     }
 }
 
@@ -125,7 +128,7 @@ fn block_panels(panels: usize, parallel: Parallel) -> usize {
 }
 
 /// The right operands are packed first and shared; a task packs and multiplies a block of rows.
-fn by_rows(jobs: &[Job<'_>], parallel: Parallel) {
+fn by_rows(jobs: &[Job<'_>], unit: Unit, parallel: Parallel) {
     let lines = |job: &Job<'_>| match job.right {
         Right::View(b) => packed_lines(b.rows, b.columns),
         Right::Packed(_) => 0,
@@ -141,24 +144,23 @@ fn by_rows(jobs: &[Job<'_>], parallel: Parallel) {
         }
         for_each(parallel, packing, |task| task.run());
 
-        let all_panels = jobs.iter().map(|job| RowPanels::new(job.a.rows).count).sum();
+        let all_panels = jobs.iter().map(|job| RowPanels::new(job.a.rows, unit).count).sum();
         let step = block_panels(all_panels, parallel);
         let (mut rest, mut tasks) = (&*buffer, Vec::new());
         for job in jobs {
             let (part, after) = rest.split_at(lines(job));
             rest = after;
             let right = if let Right::Packed(lines) = job.right { lines } else { part };
-            let count = RowPanels::new(job.a.rows).count;
+            let count = RowPanels::new(job.a.rows, unit).count;
             tasks.extend((0..count).step_by(step).map(|first| (job, right, first..(first + step).min(count))));
         }
-        for_each(parallel, tasks, |(job, right, panels)| row_task(job, right, panels));
+        for_each(parallel, tasks, |(job, right, panels)| row_task(job, right, RowPanels::new(job.a.rows, unit), panels));
     });
 }
 
-fn row_task(job: &Job<'_>, mut right: &[Line], panels: Range<usize>) {
+fn row_task(job: &Job<'_>, mut right: &[Line], rows: RowPanels, panels: Range<usize>) {
     let columns = job.columns.div_ceil(COLUMNS);
-    let rows = RowPanels::new(job.a.rows);
-    with_lines(left_lines(panels.len()), |left| {
+    with_lines(rows.unit.left_lines(panels.len()), |left| {
         for k in passes(job.a.columns) {
             // SAFETY: `run` checked the tier.
             #[cfg(target_arch = "x86_64")]
@@ -166,18 +168,18 @@ fn row_task(job: &Job<'_>, mut right: &[Line], panels: Range<usize>) {
                 pack_left(&job.a, rows, panels.clone(), k.clone(), left);
             }
             let (this, after) = right.split_at(right_lines(columns, k.len()));
-            block(job, &k, panels.clone(), left, 0..columns, this);
+            block(job, &k, rows, panels.clone(), left, 0..columns, this);
             right = after;
         }
     });
 }
 
 /// For few rows: the left operand is packed first and shared; a task packs and multiplies a block of columns.
-fn by_columns(job: &Job<'_>) {
-    let rows = RowPanels::new(job.a.rows);
+fn by_columns(job: &Job<'_>, unit: Unit) {
+    let rows = RowPanels::new(job.a.rows, unit);
     let columns = job.columns.div_ceil(COLUMNS);
     let step = block_panels(columns, Parallel::Rayon);
-    let pass_lines = left_lines(rows.count);
+    let pass_lines = unit.left_lines(rows.count);
     with_lines(passes(job.a.columns).count() * pass_lines, |buffer| {
         let (mut rest, mut packing) = (&mut *buffer, Vec::new());
         for k in passes(job.a.columns) {
@@ -207,7 +209,7 @@ fn by_columns(job: &Job<'_>) {
                         Right::Packed(lines) => &lines[pass_start + right_lines(panels.start, k.len())..],
                     };
                     pass_start += right_lines(columns, k.len());
-                    block(job, &k, 0..rows.count, this, panels.clone(), right);
+                    block(job, &k, rows, 0..rows.count, this, panels.clone(), right);
                 }
             });
         });
@@ -215,56 +217,75 @@ fn by_columns(job: &Job<'_>) {
 }
 
 /// Multiplies packed row panels by packed column panels over the pass `k` into the output.
-fn block(job: &Job<'_>, k: &Range<usize>, row_panels: Range<usize>, left: &[Line], column_panels: Range<usize>, right: &[Line]) {
-    let rows = RowPanels::new(job.a.rows);
+fn block(
+    job: &Job<'_>,
+    k: &Range<usize>,
+    rows: RowPanels,
+    row_panels: Range<usize>,
+    left: &[Line],
+    column_panels: Range<usize>,
+    right: &[Line],
+) {
+    let unit = rows.unit;
     let (first_pass, last_pass) = (k.start == 0, k.end == job.a.columns);
+    let bias_pass = if unit == Unit::Tiles { first_pass } else { last_pass };
+    let activation = job.epilogue.activation;
+    let has_floor = unit == Unit::Vectors && activation == Activation::Relu;
     let pairs = pairs(k.len());
-    assert!(left_lines(row_panels.len()) <= left.len() && right_lines(column_panels.len(), k.len()) <= right.len());
-    for (j, column_panel) in column_panels.enumerate() {
-        let column = column_panel * COLUMNS;
+    assert!(unit.left_lines(row_panels.len()) <= left.len() && right_lines(column_panels.len(), k.len()) <= right.len());
+    // SAFETY: the unit is tiles only where the CPU has them.
+    #[cfg(target_arch = "x86_64")]
+    let mut tiles = (unit == Unit::Tiles).then(|| (unsafe { amx::Tiles::configure() }, amx::Scratch::NEW));
+    let (row_count, column_count) = (row_panels.len(), column_panels.len());
+    // Tiles leave the output at a speed that matters: row by row it is written in the order it lies in memory.
+    let by_rows = unit == Unit::Tiles;
+    for step in 0..row_count * column_count {
+        let (i, j) = if by_rows { (step / column_count, step % column_count) } else { (step % row_count, step / row_count) };
+        let (row_panel, column) = (row_panels.start + i, (column_panels.start + j) * COLUMNS);
         let columns = (job.columns - column).min(COLUMNS);
-        let bias = if last_pass { job.epilogue.bias.map(|bias| &bias[column..column + columns]) } else { None };
-        for (i, row_panel) in row_panels.clone().enumerate() {
-            let (row, end) = (rows.start(row_panel), rows.start(row_panel + 1));
-            let mut tile = Tile {
-                pairs,
-                left: &left[left_lines(i)..],
-                row_wise: is_row_wise(&job.a),
-                right: &right[right_lines(j, k.len())..],
-                // SAFETY: the tile lies in the output the caller of `run` vouches for.
-                c: unsafe { job.c.data.add(row * job.c.row_stride + column) },
-                row_stride: job.c.row_stride,
-                rows: end - row,
-                columns,
-                accumulate: !first_pass || job.write == Write::Accumulate,
-                floor: if last_pass && job.epilogue.activation == Activation::Relu { 0.0 } else { f32::NEG_INFINITY },
-                bias,
-            };
-            // SAFETY: the tier is there (`run`), the panels are long enough (asserted), the output is ours.
-            #[cfg(target_arch = "x86_64")]
-            unsafe {
-                tile.run();
+        let bias = if bias_pass { job.epilogue.bias.map(|bias| &bias[column..column + columns]) } else { None };
+        let (row, end) = (rows.start(row_panel), rows.start(row_panel + 1));
+        let mut tile = Tile {
+            pairs,
+            left: &left[unit.left_lines(i)..],
+            row_wise: is_row_wise(&job.a),
+            right: &right[right_lines(j, k.len())..],
+            // SAFETY: the tile lies in the output the caller of `run` vouches for.
+            c: unsafe { job.c.data.add(row * job.c.row_stride + column) },
+            row_stride: job.c.row_stride,
+            rows: end - row,
+            columns,
+            accumulate: !first_pass || job.write == Write::Accumulate,
+            floor: if last_pass && has_floor { 0.0 } else { f32::NEG_INFINITY },
+            bias,
+        };
+        // SAFETY: the tier is there (`run`), the panels are long enough (asserted), the output is ours.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            match &mut tiles {
+                Some((tiles, scratch)) => amx::multiply(&tile, tiles, scratch),
+                None => tile.run(),
             }
-            if last_pass && job.epilogue.activation != Activation::Relu {
-                tile.activate(job.epilogue.activation);
-            }
+        }
+        if last_pass && !has_floor {
+            tile.activate(activation);
         }
     }
 }
 
 /// One register tile and what happens when it is stored.
-struct Tile<'t> {
-    pairs: usize,
-    left: &'t [Line],
+pub(super) struct Tile<'t> {
+    pub pairs: usize,
+    pub left: &'t [Line],
     row_wise: bool,
-    right: &'t [Line],
-    c: *mut f32,
-    row_stride: usize,
-    rows: usize,
-    columns: usize,
-    accumulate: bool,
+    pub right: &'t [Line],
+    pub c: *mut f32,
+    pub row_stride: usize,
+    pub rows: usize,
+    pub columns: usize,
+    pub accumulate: bool,
     floor: f32,
-    bias: Option<&'t [f32]>,
+    pub bias: Option<&'t [f32]>,
 }
 
 impl Tile<'_> {

@@ -6,6 +6,8 @@
 
 pub mod activation;
 pub mod adamw;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 pub mod conv2d;
 pub mod cpu;
@@ -26,3 +28,4 @@ pub mod rng;
 pub mod rows;
 mod simd;
 pub mod softmax;
+mod words;

@@ -1,13 +1,18 @@
 //! Operands of the bfloat16 product: f32 views rounded and regrouped into the panels its inner loop reads.
 //!
 //! A word holds two neighbouring `k` of one lane (a row of the left operand, a column of the right one): the even `k` in the low half, the
-//! odd one in the high half. An odd last `k` is paired with zero. Right panels, and left ones whose source is contiguous along the rows,
-//! hold for every pair one word per lane; left ones whose source is contiguous along `k` hold row after row, [`ROW_STRIDE`] apart.
+//! odd one in the high half. An odd last `k` is paired with zero. Right panels hold for every pair one word per lane, and zeros up to whole
+//! steps of [`STEP`]. Left panels for vectors do so too (without the zeros) if their source is contiguous along the rows; if it is
+//! contiguous along `k` they hold row after row, [`ROW_STRIDE`] apart. Left panels for tiles are another module's ([`amx`]).
 
 use std::cell::RefCell;
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
+use super::cpu::Tier;
 use super::matrix::Matrix;
+use super::words::*;
 
 /// Most rows in a panel of the left operand: with two vectors of columns, 28 of the 32 registers accumulate.
 pub(super) const MAX_ROWS: usize = 14;
@@ -15,6 +20,9 @@ pub(super) const MAX_ROWS: usize = 14;
 pub(super) const COLUMNS: usize = 32;
 /// `k` per pass; even. A right-hand panel of one pass is 32 KiB, about a first-level cache.
 pub(super) const DEPTH: usize = 512;
+
+/// `k` that right panels are padded to multiples of; divides [`DEPTH`].
+pub(super) const STEP: usize = 32;
 
 /// Words between rows of a left panel: a pass of pairs and one line more, so that rows do not share cache sets.
 pub(super) const ROW_STRIDE: usize = DEPTH / 2 + 16;
@@ -36,21 +44,56 @@ pub(super) fn passes(k: usize) -> impl Iterator<Item = Range<usize>> {
     (0..k.div_ceil(DEPTH).max(1)).map(move |pass| pass * DEPTH..((pass + 1) * DEPTH).min(k))
 }
 
-/// Rows cut into panels of at most [`MAX_ROWS`], as even as can be (no thin last panel).
+/// What multiplies packed panels; right panels are the same for both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// Vector registers (`vdpbf16ps`): left panels of up to [`MAX_ROWS`] rows.
+    Vectors,
+    /// AMX tiles: left panels of 32 rows.
+    Tiles,
+}
+
+impl Unit {
+    /// What `tier` multiplies with on this machine.
+    pub fn of(tier: Tier) -> Self {
+        if tier.capped() >= Tier::Amx { Self::Tiles } else { Self::Vectors }
+    }
+
+    /// Lines of a left operand block of `panels` panels.
+    pub fn left_lines(self, panels: usize) -> usize {
+        match self {
+            Self::Vectors => panels * LEFT_PANEL / 16,
+            #[cfg(target_arch = "x86_64")]
+            Self::Tiles => panels * amx::LEFT_LINES,
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Tiles => unreachable!("no tiles here"),
+        }
+    }
+}
+
+/// Rows cut into panels: for vectors as even as can be (no thin last panel), for tiles full ones and a rest.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RowPanels {
     pub rows: usize,
     pub count: usize,
+    pub unit: Unit,
 }
 
 impl RowPanels {
-    pub fn new(rows: usize) -> Self {
-        Self { rows, count: rows.div_ceil(MAX_ROWS) }
+    /// Rows of a panel of tiles.
+    const TILE_ROWS: usize = 32;
+
+    pub fn new(rows: usize, unit: Unit) -> Self {
+        let most = if unit == Unit::Tiles { Self::TILE_ROWS } else { MAX_ROWS };
+        Self { rows, count: rows.div_ceil(most), unit }
     }
 
     /// First row of panel `panel`; the number of rows for `panel == count`.
     pub fn start(self, panel: usize) -> usize {
-        (panel * self.rows).checked_div(self.count).unwrap_or(0)
+        match self.unit {
+            Unit::Vectors => (panel * self.rows).checked_div(self.count).unwrap_or(0),
+            Unit::Tiles => (panel * Self::TILE_ROWS).min(self.rows),
+        }
     }
 }
 
@@ -120,19 +163,11 @@ pub(super) unsafe fn pack_panel(
 unsafe fn pack_lanes_contiguous(source: *const f32, lanes: usize, k: usize, k_stride: usize, target: *mut u32, target_stride: usize) {
     use std::arch::x86_64::*;
     let mask = (0xffffu32 >> (16 - lanes)) as u16;
-    let mut order = [0u16; 32];
-    for (i, place) in order.iter_mut().enumerate() {
-        *place = (i / 2 + 16 * (i % 2)) as u16;
-    }
     // SAFETY: loads and stores are masked to the lanes; the second row of a pair is read only where it exists.
     unsafe {
-        let order = _mm512_loadu_si512(order.as_ptr().cast());
         for pair in 0..pairs(k) {
-            let even = _mm512_maskz_loadu_ps(mask, source.add(2 * pair * k_stride));
-            let odd =
-                if 2 * pair + 1 < k { _mm512_maskz_loadu_ps(mask, source.add((2 * pair + 1) * k_stride)) } else { _mm512_setzero_ps() };
-            let rounded: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(odd, even));
-            let words = _mm512_permutexvar_epi16(order, rounded);
+            let even = source.add(2 * pair * k_stride);
+            let words = words_of_two(even, (2 * pair + 1 < k).then(|| even.add(k_stride)), mask);
             _mm512_mask_storeu_epi32(target.add(pair * target_stride).cast(), mask, words);
         }
     }
@@ -168,42 +203,12 @@ unsafe fn pack_k_contiguous(source: *const f32, lanes: usize, lane_stride: usize
     }
 }
 
-/// Transposes 16 x 16 words in four rounds of interleaving.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn transpose(rows: &mut [std::arch::x86_64::__m512i; 16]) {
-    use std::arch::x86_64::*;
-    let mut t = *rows;
-    for i in 0..8 {
-        t[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
-    }
-    let mut u = t;
-    for i in 0..4 {
-        u[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-        u[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-        u[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-        u[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-    }
-    // u[4 g + c] holds, in its 128-bit block b, column 4 b + c of rows 4 g .. 4 g + 3.
-    for c in 0..4 {
-        let even_01 = _mm512_shuffle_i32x4::<0x88>(u[c], u[4 + c]);
-        let odd_01 = _mm512_shuffle_i32x4::<0xdd>(u[c], u[4 + c]);
-        let even_23 = _mm512_shuffle_i32x4::<0x88>(u[8 + c], u[12 + c]);
-        let odd_23 = _mm512_shuffle_i32x4::<0xdd>(u[8 + c], u[12 + c]);
-        rows[c] = _mm512_shuffle_i32x4::<0x88>(even_01, even_23);
-        rows[8 + c] = _mm512_shuffle_i32x4::<0xdd>(even_01, even_23);
-        rows[4 + c] = _mm512_shuffle_i32x4::<0x88>(odd_01, odd_23);
-        rows[12 + c] = _mm512_shuffle_i32x4::<0xdd>(odd_01, odd_23);
-    }
-}
-
 /// Neither direction is contiguous: word by word.
 ///
 /// # Safety
 /// As [`pack_panel`].
 #[cfg(target_arch = "x86_64")]
-unsafe fn pack_strided(
+pub(super) unsafe fn pack_strided(
     source: *const f32,
     lanes: usize,
     lane_stride: usize,
@@ -225,35 +230,25 @@ unsafe fn pack_strided(
     }
 }
 
-/// The upper 16 bits of `x` rounded to bfloat16, ties to even; subnormals become zero and NaN stays NaN, as the instruction does.
-pub(super) fn round_bf16(x: f32) -> u16 {
-    let bits = x.to_bits();
-    if x.is_nan() {
-        return (bits >> 16) as u16 | 0x40;
-    }
-    if x.is_subnormal() {
-        return ((bits >> 16) & 0x8000) as u16;
-    }
-    ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
-}
-
 /// Whether left panels of `a` are packed row after row.
 pub(super) fn is_row_wise(a: &Matrix<'_>) -> bool {
     a.column_stride == 1
 }
 
-/// Lines of a left operand block of `panels` panels.
-pub(super) fn left_lines(panels: usize) -> usize {
-    panels * LEFT_PANEL / 16
-}
-
-/// Packs rows of panels `panels` over `k` of the left operand `a`; panel `i` of the block starts at word `i * LEFT_PANEL`.
+/// Packs rows of panels `panels` over `k` of the left operand `a`; panel `i` of the block starts at line `Unit::left_lines(i)`.
 ///
 /// # Safety
 /// The CPU has [`Tier::Avx512Bf16`](super::cpu::Tier::Avx512Bf16).
 #[cfg(target_arch = "x86_64")]
 pub(super) unsafe fn pack_left(a: &Matrix<'_>, rows: RowPanels, panels: Range<usize>, k: Range<usize>, target: &mut [Line]) {
-    assert!(left_lines(panels.len()) <= target.len() && k.len() <= DEPTH && rows.rows <= a.rows && k.end <= a.columns);
+    assert!(rows.unit.left_lines(panels.len()) <= target.len() && k.len() <= DEPTH && rows.rows <= a.rows && k.end <= a.columns);
+    if rows.unit == Unit::Tiles {
+        for (panel, target) in panels.zip(target.chunks_exact_mut(amx::LEFT_LINES)) {
+            // SAFETY: the caller's promise.
+            unsafe { amx::pack_left(a, rows.start(panel)..rows.start(panel + 1), k.clone(), target) };
+        }
+        return;
+    }
     let words = target.as_mut_ptr().cast::<u32>();
     for (i, panel) in panels.enumerate() {
         let (first, last) = (rows.start(panel), rows.start(panel + 1));
@@ -297,37 +292,29 @@ unsafe fn pack_rows(source: *const f32, rows: usize, row_stride: usize, k: usize
     }
 }
 
-/// Words of `left` values, 1 to 32; zeros after them.
-///
-/// # Safety
-/// The CPU has [`Tier::Avx512Bf16`](super::cpu::Tier::Avx512Bf16); `from` is readable for `left` values.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-unsafe fn round_tail(from: *const f32, left: usize) -> std::arch::x86_64::__m512i {
-    use std::arch::x86_64::*;
-    let low = (0xffffu32 >> (16 - left.min(16))) as u16;
-    let high = if left > 16 { (0xffffu32 >> (32 - left)) as u16 } else { 0 };
-    // SAFETY: loads are masked to the values there are; addresses behind a zero mask are not read.
-    unsafe {
-        let (first, second) = (_mm512_maskz_loadu_ps(low, from), _mm512_maskz_loadu_ps(high, from.wrapping_add(16)));
-        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first))
-    }
+/// Pairs of `k` values padded to whole steps.
+fn padded_pairs(k: usize) -> usize {
+    k.div_ceil(STEP) * STEP / 2
 }
 
 /// Lines of a right operand: `panels` panels of [`COLUMNS`] over `k`.
 pub(super) fn right_lines(panels: usize, k: usize) -> usize {
-    panels * COLUMNS / 16 * pairs(k)
+    panels * COLUMNS / 16 * padded_pairs(k)
 }
 
 /// Packs column panels `panels` over `k` of the right operand `b`; panel `i` of the block starts at line `right_lines(i, k)`.
 ///
-/// The last panel of a matrix with at most 16 columns left is packed 16 wide.
+/// The last panel of a matrix with at most 16 columns left is packed 16 wide. Pairs after the last one, up to a whole step, are zero.
 ///
 /// # Safety
 /// The CPU has [`Tier::Avx512Bf16`](super::cpu::Tier::Avx512Bf16).
 #[cfg(target_arch = "x86_64")]
 pub(super) unsafe fn pack_right(b: &Matrix<'_>, panels: Range<usize>, k: Range<usize>, target: &mut [Line]) {
     assert!(right_lines(panels.len(), k.len()) <= target.len() && k.end <= b.rows);
+    for (i, panel) in panels.clone().enumerate() {
+        let lines = if b.columns.saturating_sub(panel * COLUMNS) > 16 { 2 } else { 1 };
+        target[right_lines(i, k.len())..][pairs(k.len()) * lines..padded_pairs(k.len()) * lines].fill(Line([0; 16]));
+    }
     let words = target.as_mut_ptr().cast::<u32>();
     if b.column_stride == 1 {
         let first = panels.start * COLUMNS;
@@ -342,7 +329,7 @@ pub(super) unsafe fn pack_right(b: &Matrix<'_>, panels: Range<usize>, k: Range<u
         let source = b.pointer(k.start, first);
         // SAFETY: the view covers `columns` columns from `first` and `k`, the target the panel (checked above).
         unsafe {
-            pack_panel(source, columns, b.column_stride, k.len(), b.row_stride, words.add(i * COLUMNS * pairs(k.len())), width);
+            pack_panel(source, columns, b.column_stride, k.len(), b.row_stride, words.add(i * COLUMNS * padded_pairs(k.len())), width);
         }
     }
 }
@@ -356,25 +343,19 @@ pub(super) unsafe fn pack_right(b: &Matrix<'_>, panels: Range<usize>, k: Range<u
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
 unsafe fn pack_columns(source: *const f32, columns: usize, k: usize, k_stride: usize, target: *mut u32) {
     use std::arch::x86_64::*;
-    let mut order = [0u16; 32];
-    for (i, place) in order.iter_mut().enumerate() {
-        *place = (i / 2 + 16 * (i % 2)) as u16;
-    }
     // SAFETY: loads are masked to the columns; the odd row of a pair is read only where it exists; a panel is whole lines wide.
     unsafe {
-        let order = _mm512_loadu_si512(order.as_ptr().cast());
         for pair in 0..pairs(k) {
             let even_row = source.add(2 * pair * k_stride);
-            let odd_exists = if 2 * pair + 1 < k { 0xffff } else { 0 };
+            let has_odd = 2 * pair + 1 < k;
             for column in (0..columns).step_by(16) {
                 let mask = (0xffffu32 >> (16 - (columns - column).min(16))) as u16;
-                let even = _mm512_maskz_loadu_ps(mask, even_row.add(column));
-                let odd = _mm512_maskz_loadu_ps(mask & odd_exists, even_row.wrapping_add(k_stride + column));
-                let rounded: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(odd, even));
+                let even = even_row.add(column);
+                let words = words_of_two(even, has_odd.then(|| even.add(k_stride)), mask);
                 let panel = column / COLUMNS * COLUMNS;
                 let width = if columns - panel > 16 { COLUMNS } else { 16 };
-                let to = target.add(panel * pairs(k) + pair * width + column % COLUMNS);
-                _mm512_store_si512(to.cast(), _mm512_permutexvar_epi16(order, rounded));
+                let to = target.add(panel * padded_pairs(k) + pair * width + column % COLUMNS);
+                _mm512_store_si512(to.cast(), words);
             }
         }
     }

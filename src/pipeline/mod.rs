@@ -6,6 +6,7 @@
 
 pub mod alignment;
 pub mod batch;
+pub mod calibration;
 pub mod chunk;
 pub mod decoder;
 pub mod feed;

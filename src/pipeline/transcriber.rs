@@ -16,6 +16,7 @@ use crate::decode::lexicon::Lexicon;
 use crate::error::{Error, Result};
 use crate::kernel::gemm::Precision;
 use crate::model::recognizer::AnyModel;
+use crate::pipeline::calibration::{CalibrationConfig, Logistic};
 use crate::pipeline::chunk::{ChunkConfig, Chunker};
 use crate::pipeline::decoder::{Decoder, Decoding};
 use crate::pipeline::feed::{Feed, Listened, feed};
@@ -40,6 +41,8 @@ pub struct Transcriber {
     front_end: Front,
     tokenizer: Tokenizer,
     decoder: Mutex<Decoder>,
+    calibration: CalibrationConfig,
+    confidence: Logistic,
     lexicon: Option<Arc<Lexicon>>,
     writing: Writing,
     device: Device,
@@ -82,7 +85,7 @@ impl Transcriber {
     /// Loads the model at `path` onto `device`: a folder of ours, a published one (Parakeet-CTC, wav2vec 2.0, HuBERT), or a `.nemo` file. Decodes as the folder suggests ([`Decoding::of_model`]).
     ///
     /// # Errors
-    /// As [`Opened::open`], `model` of what it opens, and [`Decoding::of_model`].
+    /// As [`Opened::open`], `model` of what it opens, [`Decoding::of_model`] and [`CalibrationConfig::read`].
     pub fn open(path: &Path, device: Device, precision: Precision) -> Result<Self> {
         let opened = Opened::open(path)?;
         let (front_end, geometry) = (Front::new(&opened)?, Geometry::new(&opened));
@@ -90,6 +93,8 @@ impl Transcriber {
         let chunker = Chunker::new(&geometry.chunks, step_samples)?;
         let decoding = Decoding::of_model(path)?;
         let decoder = Mutex::new(Decoder::new(opened.tokenizer(), &decoding)?);
+        let calibration = CalibrationConfig::read(path)?.unwrap_or_default();
+        let confidence = calibration.of(&decoding);
         let lexicon = decoding.lexicon();
         let writing = Writing::default();
         let batch_frames = BATCH_BYTES / geometry.frame_bytes;
@@ -106,6 +111,8 @@ impl Transcriber {
             front_end,
             tokenizer,
             decoder,
+            calibration,
+            confidence,
             lexicon,
             writing,
             device,
@@ -122,7 +129,8 @@ impl Transcriber {
     /// As [`Decoder::new`].
     pub fn with_decoding(self, decoding: &Decoding) -> Result<Self> {
         let decoder = Mutex::new(Decoder::new(&self.tokenizer, decoding)?);
-        Ok(Self { decoder, lexicon: decoding.lexicon(), ..self })
+        let confidence = self.calibration.of(decoding);
+        Ok(Self { decoder, confidence, lexicon: decoding.lexicon(), ..self })
     }
 
     /// Cuts long recordings in another way.
@@ -344,12 +352,22 @@ impl Transcriber {
 
     /// The words of a stretch of log-probabilities, as the lexicon writes them where there is one.
     fn words(&self, stretch: &Stretch) -> Vec<Word> {
-        let hypothesis = self.hypothesis(stretch);
-        let mut words = words(&self.tokenizer, &hypothesis, stretch, self.step_samples);
+        let mut words = self.uncalibrated_words(&self.hypothesis(stretch), stretch);
+        words.iter_mut().for_each(|word| word.confidence = self.confidence.apply(word.confidence));
         if let Some(lexicon) = &self.lexicon {
             words.iter_mut().for_each(|word| word.word = lexicon.written(&word.word).to_string());
         }
         self.writing.apply(words)
+    }
+
+    /// The words of a hypothesis as the search gives them.
+    pub(crate) fn uncalibrated_words(&self, hypothesis: &Hypothesis, stretch: &Stretch) -> Vec<Word> {
+        words(&self.tokenizer, hypothesis, stretch, self.step_samples)
+    }
+
+    /// What makes probabilities of confidences for the search in use; the model folder says it.
+    pub fn confidence_curve(&self) -> Logistic {
+        self.confidence
     }
 
     /// How a recording is heard of which nothing may be left out.

@@ -19,7 +19,7 @@ struct Spelt {
 
 /// The words of a hypothesis: from the step of the first token, moved to where the blank takes over, to the end of the last one's.
 ///
-/// `step_samples`: samples at 16 kHz per step. Confidence is the lowest probability of a word's tokens.
+/// `step_samples`: samples at 16 kHz per step. Confidence is the lowest probability of a word's tokens, not calibrated yet.
 pub fn words(tokenizer: &Tokenizer, hypothesis: &Hypothesis, stretch: &Stretch, step_samples: usize) -> Vec<Word> {
     let spelt = spelt(tokenizer, hypothesis);
     let mut steps: Vec<Range<usize>> = spelt.iter().map(|word| word.steps.clone()).collect();

@@ -237,6 +237,28 @@ fn a_folder_is_benchmarked_continued_compared_and_drawn() {
     std::fs::write(set.join("bad.txt"), "words").expect("written");
     let partly = ran(&mut bench(&folder.path().join("b.json")));
     assert!(partly.code == Some(1) && partly.err.contains("bad"), "{}", partly.err);
+    // Confidences of a copy of the model are fitted to the set; from then on its transcripts have other ones.
+    let model = folder.path().join("model");
+    std::fs::create_dir(&model).expect("folder");
+    for name in files(&root().join("models/base")) {
+        std::fs::copy(root().join("models/base").join(&name), model.join(&name)).expect("copied");
+    }
+    let _ = std::fs::remove_file(model.join("calibration.json"));
+    let confidences = || {
+        let heard = ran(program("transcribe").args(["-f", "json", "--model"]).arg(&model).arg(asset("book.mp3")));
+        let transcript: Value = serde_json::from_str(&heard.out).expect("JSON");
+        transcript["words"].as_array().expect("words").iter().map(|w| w["confidence"].as_f64().expect("number")).collect::<Vec<_>>()
+    };
+    let (raw, fitted) = (confidences(), folder.path().join("fitted.json"));
+    let calibrated = ran(bench(&fitted).arg("--calibrate").arg("--model").arg(&model));
+    assert!(calibrated.out.contains("after calibration ECE") && calibrated.out.contains("not fitted to"), "{} {}", calibrated.out, calibrated.err);
+    let curve: Value = serde_json::from_slice(&std::fs::read(model.join("calibration.json")).expect("curve")).expect("JSON");
+    assert!(curve["beam"]["slope"].as_f64().is_some_and(|slope| slope > 0.0) && curve["greedy"].is_null(), "{curve}");
+    let value: Value = serde_json::from_slice(&std::fs::read(&fitted).expect("result")).expect("JSON");
+    assert_eq!(value["confidence"]["curve"], curve["beam"]);
+    assert!(value["confidence"]["calibrated"]["nce"].as_f64() >= value["confidence"]["raw"]["nce"].as_f64(), "{value}");
+    let after = confidences();
+    assert!(raw.len() == after.len() && raw != after, "{raw:?}");
     let nothing = ran(program("bench").arg(root().join("src")));
     assert!(nothing.code == Some(1) && nothing.err.contains("looked for"), "{}", nothing.err);
 }

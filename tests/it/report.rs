@@ -7,6 +7,7 @@ use std::process::Command;
 use omniscribe::Error;
 use omniscribe::eval::aligner::Aligner;
 use omniscribe::eval::bootstrap::Resampling;
+use omniscribe::eval::calibration::{Confidence, Judged, judge};
 use omniscribe::eval::report::compare::{Purpose, Recorded, Table};
 use omniscribe::eval::report::journal::{self, Failure};
 use omniscribe::eval::report::result::{
@@ -15,6 +16,7 @@ use omniscribe::eval::report::result::{
 use omniscribe::eval::report::sclite::{self, Side};
 use omniscribe::eval::report::{Journal, RunResult, Utterance, html, markdown};
 use omniscribe::eval::score::Scoring;
+use omniscribe::pipeline::calibration::Logistic;
 use omniscribe::text::Normalizer;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -76,7 +78,8 @@ fn measured() -> Measured {
         traces: vec![Trace { utterance: ("clean".into(), "84-1".into()), seconds: 4.0, choices: vec![vec![0, 0, 1, 1], vec![1, 1, 1, 0]] }],
     };
     let problems = vec![("noisy".to_string(), "missing audio".to_string(), "m3.wav".to_string())];
-    Measured { speed, experts: Some(experts), problems }
+    let judged = [Judged(0.75, true), Judged(0.75, false), Judged(1.0, true)];
+    Measured { speed, confidence: Confidence::of(&judged, Logistic { slope: 0.5, intercept: 0.0 }), experts: Some(experts), problems }
 }
 
 /// A run over `lines`; an utterance whose hypothesis is `!` failed.
@@ -101,6 +104,7 @@ fn utterance(run: &str, scoring: &Scoring, &(set, id, speaker, reference, hypoth
     let error = (hypothesis == "!").then(|| Failure { kind: "unreadable audio".into(), message: "at 3 s".into() });
     let hypothesis = if error.is_some() { "" } else { hypothesis };
     let score = scoring.score(reference, hypothesis).unwrap();
+    let judged = judge(reference, hypothesis.split_whitespace().map(|word| (word, 0.75)));
     Utterance {
         run: run.into(),
         set: set.into(),
@@ -118,6 +122,7 @@ fn utterance(run: &str, scoring: &Scoring, &(set, id, speaker, reference, hypoth
         normalized_hypothesis: score.hypothesis,
         words: score.words,
         characters: score.characters,
+        judged,
         error,
     }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::audio::{Channels, Limits};
 use crate::error::{Error, Result};
+use crate::eval::calibration::{Confidence, Judged, judge};
 use crate::eval::corpora::{Corpus, Problem, Utterance};
 use crate::eval::glm::Side;
 use crate::eval::report::environment::peak_memory_bytes;
@@ -17,6 +18,7 @@ use crate::eval::report::result::{Measured, Provenance, RunResult, Shares, Speed
 use crate::eval::score::{Scoring, TextScore};
 use crate::pipeline::region::Stretch;
 use crate::pipeline::transcriber::Transcriber;
+use crate::pipeline::transcript::Word;
 use crate::units::SampleRate;
 use segments::{Segment, by_file, listen};
 use usage::Usage;
@@ -42,6 +44,8 @@ const WARM_UP: usize = 1;
 /// What was heard of an utterance.
 struct Heard {
     text: String,
+    /// Words and their confidences.
+    words: Vec<(String, f64)>,
     experts: Vec<Vec<u16>>,
     seconds: f64,
 }
@@ -72,7 +76,7 @@ pub fn score(
             }
             let seconds = utterance.duration.unwrap_or(0.0);
             journal.append(match hypotheses.get(&utterance.id) {
-                Some(text) => scored(&run, set, utterance, seconds, text, scoring)?,
+                Some(text) => scored(&run, set, utterance, seconds, text, Vec::new(), scoring)?,
                 None => {
                     let failure = Failure { kind: "no hypothesis".into(), message: "the file of hypotheses does not have it".into() };
                     line(&run, set, utterance, 0.0, Default::default(), Some(failure))
@@ -80,7 +84,7 @@ pub fn score(
             })?;
         }
     }
-    let measured = Measured { speed: Speed::default(), experts: None, problems: problems(corpora) };
+    let measured = Measured { speed: Speed::default(), confidence: None, experts: None, problems: problems(corpora) };
     let lines = journal.finish()?;
     let result = RunResult::of(provenance, &lines, measured)?;
     result.write(output)?;
@@ -133,7 +137,9 @@ impl Bench<'_> {
                             usage.add(set, &utterance.id, h.seconds, &h.experts);
                         }
                         let texts: Vec<&str> = heard.iter().map(|h| h.text.as_str()).filter(|text| !text.is_empty()).collect();
-                        scored(&run, set, utterance, seconds, &texts.join(" "), self.scoring)
+                        let words = heard.iter().flat_map(|h| &h.words).map(|(word, confidence)| (word.as_str(), *confidence));
+                        let judged = judge(&utterance.reference, words);
+                        scored(&run, set, utterance, seconds, &texts.join(" "), judged, self.scoring)
                     }
                     Err(error) => Ok(failed(&run, set, utterance, &error)),
                 };
@@ -162,8 +168,10 @@ impl Bench<'_> {
             peak_memory_bytes: peak_memory_bytes(),
             warm_up_utterances: WARM_UP,
         };
-        let measured = Measured { speed, experts: usage.finish(), problems: problems(self.corpora) };
         let lines = journal.finish()?;
+        let judged: Vec<Judged> = lines.iter().flat_map(|line| line.judged.iter().copied()).collect();
+        let confidence = Confidence::of(&judged, self.transcriber.confidence_curve());
+        let measured = Measured { speed, confidence, experts: usage.finish(), problems: problems(self.corpora) };
         let result = RunResult::of(self.provenance, &lines, measured)?;
         result.write(&self.output)?;
         Ok((result, lines))
@@ -172,7 +180,10 @@ impl Bench<'_> {
     fn heard(&self, stretch: &Stretch) -> Heard {
         let hypothesis = self.transcriber.hypothesis(stretch);
         let seconds = SampleRate::HZ_16000.seconds(stretch.steps() * self.transcriber.step_samples());
-        Heard { text: self.transcriber.tokenizer().decode(&hypothesis.tokens), experts: stretch.experts.clone(), seconds }
+        // Six decimals: as much as the curve can use.
+        let word = |word: Word| (word.word, (word.confidence * 1e6).round() / 1e6);
+        let words = self.transcriber.uncalibrated_words(&hypothesis, stretch).into_iter().map(word).collect();
+        Heard { text: self.transcriber.tokenizer().decode(&hypothesis.tokens), words, experts: stretch.experts.clone(), seconds }
     }
 }
 
@@ -184,9 +195,18 @@ fn problems(corpora: &[(String, Corpus)]) -> Vec<(String, String, String)> {
     corpora.iter().flat_map(of).collect()
 }
 
-fn scored(run: &str, set: &str, utterance: &Utterance, seconds: f64, hypothesis: &str, scoring: &Scoring) -> Result<Line> {
+fn scored(
+    run: &str,
+    set: &str,
+    utterance: &Utterance,
+    seconds: f64,
+    hypothesis: &str,
+    judged: Vec<Judged>,
+    scoring: &Scoring,
+) -> Result<Line> {
     let TextScore { reference, hypothesis: normalized, words, characters } = scoring.score(&utterance.reference, hypothesis)?;
-    Ok(line(run, set, utterance, seconds, (hypothesis.to_string(), reference, normalized, words, characters), None))
+    let line = line(run, set, utterance, seconds, (hypothesis.to_string(), reference, normalized, words, characters), None);
+    Ok(Line { judged, ..line })
 }
 
 fn failed(run: &str, set: &str, utterance: &Utterance, error: &Error) -> Line {
@@ -222,6 +242,7 @@ fn line(run: &str, set: &str, u: &Utterance, seconds: f64, texts: Texts, error: 
         normalized_hypothesis,
         words,
         characters,
+        judged: Vec::new(),
         error,
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::result::strict;
 use crate::error::{Error, Result};
+use crate::eval::calibration::Judged;
 use crate::eval::score::Scored;
 use crate::eval::wer::WordErrors;
 
@@ -51,6 +52,9 @@ pub struct Utterance {
     pub words: WordErrors,
     /// Character errors.
     pub characters: WordErrors,
+    /// The words of the hypothesis, judged; none from programs that do not tell confidences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub judged: Vec<Judged>,
     /// Why it could not be transcribed; such an utterance does not count in any rate.
     pub error: Option<Failure>,
 }

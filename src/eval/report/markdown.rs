@@ -4,7 +4,9 @@ use std::fmt::Write;
 
 use super::result::RunResult;
 use crate::eval::bootstrap::Interval;
+use crate::eval::calibration::Quality;
 use crate::eval::wer::WordErrors;
+use crate::pipeline::calibration::Logistic;
 
 /// The scores of a run with what they rest on.
 pub fn table(result: &RunResult) -> String {
@@ -50,12 +52,28 @@ pub fn table(result: &RunResult) -> String {
         shares.join(", "),
         s.first_transcript_seconds,
     );
+    if let Some(c) = &result.confidence {
+        let right = percent(c.right as f64 / c.words.max(1) as f64);
+        let _ = write!(text, "\nConfidence of {} words, {right} % of them right: {}", c.words, quality(c.raw));
+        if c.curve != Logistic::default() {
+            let _ = write!(text, "; after calibration {}", quality(c.calibrated));
+        }
+        if let Some(held_out) = c.held_out {
+            let _ = write!(text, " (fitted here; on utterances it was not fitted to: {})", quality(held_out));
+        }
+        text += ".\n";
+    }
     for set in &result.sets {
         for (kind, problems) in &set.problems {
             let _ = writeln!(text, "\n{} in {}: {}.", cell(&kind.replace('_', " ")), cell(&set.name), problems.count);
         }
     }
     text
+}
+
+/// In words.
+pub(super) fn quality(quality: Quality) -> String {
+    format!("ECE {} %, NCE {:.3}", percent(quality.ece), quality.nce)
 }
 
 fn range(interval: Option<Interval>) -> String {

@@ -12,6 +12,7 @@ use crate::checkpoint::safetensors_file::write_atomically;
 use crate::checkpoint::strict::no_unknown_keys;
 use crate::error::{Error, Result};
 use crate::eval::aligner::Aligner;
+use crate::eval::calibration::Confidence;
 use crate::eval::bootstrap::{Interval, Resampling};
 use crate::eval::score::{Scored, ScoringId};
 use crate::eval::summary::{Confusions, SetSummary, SpeakerSummary, Summary};
@@ -41,6 +42,9 @@ pub struct RunResult {
     pub mean: Mean,
     /// Most frequent errors of all sets.
     pub confusions: Confusions,
+    /// How far its confidences can be trusted; none of programs that do not tell any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<Confidence>,
     /// How fast it was.
     pub speed: Speed,
     /// What the router did; only of models with experts.
@@ -224,6 +228,8 @@ pub struct Trace {
 pub struct Measured {
     /// How fast it was.
     pub speed: Speed,
+    /// Its confidences.
+    pub confidence: Option<Confidence>,
     /// What the router did.
     pub experts: Option<ExpertUsage>,
     /// Problems of the corpora, each with its set, kind and what it is.
@@ -272,6 +278,7 @@ impl RunResult {
             provenance,
             sets,
             mean,
+            confidence: measured.confidence,
             speed: measured.speed,
             experts: measured.experts,
         })

@@ -55,6 +55,12 @@ impl RunResult {
         agree("speed.rtfx_end_to_end", speed.rtfx_end_to_end, rtfx(speed.audio_seconds, speed.wall_seconds))?;
         let Shares { audio, features, encoder, decoder } = speed.shares;
         distribution("speed.shares", &[audio, features, encoder, decoder])?;
+        if let Some(c) = &self.confidence {
+            let qualities = [Some(c.raw), Some(c.calibrated), c.held_out].into_iter().flatten();
+            if c.right > c.words || qualities.into_iter().any(|q| !((0.0..=1.0).contains(&q.ece) && q.nce <= 1.0 && q.nce.is_finite())) {
+                return Err(format!("confidence: {c:?}: right is at most words, ece lies in [0, 1], nce is at most 1"));
+            }
+        }
         self.experts.as_ref().map_or(Ok(()), ExpertUsage::validate)
     }
 }

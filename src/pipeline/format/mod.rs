@@ -212,7 +212,7 @@ impl FormatOptions {
 
 /// Writes a transcript in one format, UTF-8 with `\n` line ends.
 ///
-/// Times that are negative or no numbers are written as 0. A line break inside a word or text is written as a space.
+/// Times that are negative or no numbers are written as 0, those past ten thousand years as that. A line break inside a word or text is written as a space.
 ///
 /// # Errors
 /// What `out` returns.
@@ -232,10 +232,13 @@ pub fn write(transcript: &Transcript, format: Format, options: &FormatOptions, o
     }
 }
 
-/// Milliseconds, rounded to the nearest, halves to the even one as Python does.
+/// The latest time that is written, milliseconds: ten thousand years. Sums of a few of them stay far inside of `u64`.
+const LATEST: u64 = 10_000 * 366 * 24 * 3_600_000;
+
+/// Milliseconds, rounded to the nearest, halves to the even one as Python does; at most [`LATEST`].
 fn milliseconds(seconds: f64) -> u64 {
-    // A cast of what is negative or no number gives 0.
-    (seconds * 1000.0).round_ties_even() as u64
+    // A cast of what is negative or no number gives 0, of what is too large the largest.
+    ((seconds * 1000.0).round_ties_even() as u64).min(LATEST)
 }
 
 /// A time as seconds and thousandths.
@@ -266,6 +269,14 @@ fn recording(transcript: &Transcript) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_bounded() {
+        for (seconds, expected) in [(-1.0, 0), (f64::NAN, 0), (f64::NEG_INFINITY, 0), (0.0005, 0), (0.0015, 2), (1e9, 1_000_000_000_000)] {
+            assert_eq!(milliseconds(seconds), expected, "{seconds}");
+        }
+        assert_eq!([1e18, f64::MAX, f64::INFINITY].map(milliseconds), [LATEST; 3]);
+    }
 
     #[test]
     fn names_are_found_again() {

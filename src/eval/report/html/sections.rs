@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{count, escape, percent, sets, thousands};
+use crate::eval::report::markdown::quality;
 use crate::eval::report::result::{RunResult, Shares};
 use crate::eval::summary::{Confusion, Confusions};
 
@@ -29,6 +30,10 @@ pub(super) fn figures(result: &RunResult) -> String {
     add("audio", format!("{amount:.1}"), unit, heard);
     let speed = &result.speed;
     add("speed, end to end", factor(speed.rtfx_end_to_end), "×", format!("compute alone {}×", factor(speed.rtfx_compute)));
+    if let Some(confidence) = &result.confidence {
+        let note = format!("before calibration {}", quality(confidence.raw));
+        add("calibration error", percent(confidence.calibrated.ece), " %", format!("NCE {:.3}; {note}", confidence.calibrated.nce));
+    }
     let model = &result.provenance.model;
     if let Some(parameters) = model.parameters {
         let note = model.active_parameters.map(|n| format!("{} M at work", millions(n))).unwrap_or_default();
