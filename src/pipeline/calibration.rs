@@ -78,7 +78,7 @@ impl CalibrationConfig {
         let path = folder.join(FILE);
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Ok(None),
             Err(error) => return Err(Error::io(&path, error)),
         };
         let config: Self = serde_json::from_str(&text).map_err(|e| Error::config(&path, e.to_string()))?;
