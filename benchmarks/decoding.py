@@ -119,12 +119,24 @@ def builds(variants):
     return found
 
 
+def document(rows, audio_s):
+    """The result's file: it is written after each row, so that a run that is cut short leaves what it measured."""
+    cpu = next((line.split(": ")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
+    return {
+        "benchmark": "decoding", "date": datetime.date.today().isoformat(), "cpu": cpu, "cores": os.cpu_count(), "load": list(os.getloadavg()),
+        "command": "python3 benchmarks/decoding.py BENCH_BINARY " + " ".join(sys.argv[2:]), "step_s": STEP_S, "audio_s": round(audio_s, 2),
+        "versions": {name: version(name) for name in ("pyctcdecode", "kenlm", "flashlight-text", "numpy")} | {"python": platform.python_version()},
+        "rows": rows,
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary")
     parser.add_argument("--oracles", default=os.environ.get("OMNISCRIBE_ORACLES", "../shared/oracles"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--variants", nargs="*", help="only these, in this order; all without")
     parser.add_argument("--out")
     args = parser.parse_args()
     folder = os.path.abspath(f"{args.oracles}/05_ctc_decode")
@@ -146,6 +158,8 @@ def main():
         variants = json.load(open(f"{folder}/{peer}_variants.json"))
         build = builds(variants) if peer == "pyctcdecode" else {}
         cases += [(peer, make, name, spec, build.get(name)) for name, spec in variants.items() if not name.startswith("_")]
+    if args.variants:
+        cases = sorted((case for case in cases if case[2] in args.variants), key=lambda case: args.variants.index(case[2]))
     rows = []
     for peer, make, variant, spec, build in cases:
         decode, settings = make(folder, labels, variant, spec, build)
@@ -189,18 +203,11 @@ def main():
         }
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
-    cpu = next((line.split(": ")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
-    result = {
-        "benchmark": "decoding", "date": datetime.date.today().isoformat(), "cpu": cpu, "cores": os.cpu_count(), "load": list(os.getloadavg()),
-        "command": "python3 benchmarks/decoding.py BENCH_BINARY " + " ".join(sys.argv[2:]), "step_s": STEP_S, "audio_s": round(audio_s, 2),
-        "versions": {name: version(name) for name in ("pyctcdecode", "kenlm", "flashlight-text", "numpy")} | {"python": platform.python_version()},
-        "rows": rows,
-    }
-    text = json.dumps(result, indent=1)
-    if args.out:
-        open(args.out, "w").write(text + "\n")
-    else:
-        print(text)
+        if args.out:
+            with open(args.out, "w") as out:
+                out.write(json.dumps(document(rows, audio_s), indent=1) + "\n")
+    if not args.out:
+        print(json.dumps(document(rows, audio_s), indent=1))
 
 
 if __name__ == "__main__":

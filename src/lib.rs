@@ -11,6 +11,8 @@
 //!                  +-> dataset                          model, decode, train, cli -> kernel
 //! ```
 //!
+//! A stream ([`pipeline::stream`]) runs the same stages chunk by chunk: each has `step`, `flush`, `reset` and `delay`.
+//!
 //! Siblings in braces do not know each other; they meet in [`pipeline`]. [`kernel`] is plain slices and the only `unsafe`. A test
 //! (`tests/it/architecture.rs`) holds the tree to this.
 //!

@@ -13,14 +13,19 @@ mod caf;
 mod channels;
 mod limits;
 mod matroska;
+#[cfg(feature = "mic")]
+pub mod mic;
 mod mp4;
 mod opus;
 mod opus_packet;
 mod packets;
 mod pcm;
+mod raw;
 mod read;
+mod recording;
 mod resample;
 mod riff;
+pub mod ring;
 mod shorten;
 mod sniff;
 mod source;
@@ -31,7 +36,9 @@ mod write;
 
 pub use channels::{Channel, Channels, Content, Tracks};
 pub use limits::Limits;
+pub use raw::{Header, RawFormat, RawShape, RawStream};
 pub use read::{Reader, decode, read, read_at};
+pub use recording::Recording;
 pub use resample::{Resampler, resample};
 pub use write::{WavFormat, write_wav};
 

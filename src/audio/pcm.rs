@@ -41,7 +41,7 @@ impl Encoding {
     }
 
     /// Appends every whole frame of interleaved samples.
-    fn read(self, bytes: &[u8], channels: usize, to: Target<'_>) {
+    pub fn read(self, bytes: &[u8], channels: usize, to: Target<'_>) {
         const FULL: f64 = 2_147_483_648.0;
         match self {
             // The formats files mostly have, each with its loop of constant width.

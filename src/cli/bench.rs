@@ -92,6 +92,9 @@ pub struct Arguments {
     /// Fit the model's word confidences to these sets and store the curve for this search in the model folder
     #[arg(long, conflicts_with_all = ["compare", "report", "hypotheses"])]
     calibrate: bool,
+    /// Recognise with the context that `listen` has at this setting, in milliseconds
+    #[arg(long, alias = "chunk_ms", value_name = "MS")]
+    chunk_ms: Option<u32>,
     #[command(flatten)]
     decoding: DecodingArguments,
     /// No progress bar
@@ -149,6 +152,10 @@ fn recognise(arguments: &Arguments, corpora: &[(String, Corpus)], scoring: &Scor
     let transcriber = Transcriber::open(&folder, device::open(arguments.device)?, arguments.dtype.precision())?
         .with_decoding(&decoding)?
         .with_batch_memory(arguments.batch_memory << 20);
+    let transcriber = match arguments.chunk_ms {
+        Some(chunk_ms) => transcriber.with_stream_context(chunk_ms)?,
+        None => transcriber,
+    };
     let (all, active) = transcriber.parameters();
     let model = Model {
         name: transcriber.name().into(),
@@ -156,7 +163,10 @@ fn recognise(arguments: &Arguments, corpora: &[(String, Corpus)], scoring: &Scor
         parameters: Some(all),
         active_parameters: Some(active),
     };
-    let decoder = [("search".to_string(), decoding.describe().into())].into();
+    let mut decoder: BTreeMap<String, serde_json::Value> = [("search".to_string(), decoding.describe().into())].into();
+    if let Some(chunk_ms) = arguments.chunk_ms {
+        decoder.insert("chunk_ms".into(), chunk_ms.into());
+    }
     let provenance = Provenance { decoder, ..provenance(arguments, model, corpora, scoring) };
     let total: f64 = corpora.iter().flat_map(|(_, c)| &c.utterances).filter_map(|u| u.duration).sum();
     let bar = progress_bar(arguments, total);

@@ -6,6 +6,7 @@ mod decoding;
 mod describe;
 mod device;
 mod doctor;
+mod listen;
 mod lm;
 mod model;
 mod precision;
@@ -35,6 +36,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Say what this machine and this build can do
     Doctor(doctor::Arguments),
+    /// Show words while they are spoken: from the microphone, a pipe or a file
+    Listen(listen::Arguments),
     /// Build, look into, query and tune n-gram language models
     #[command(subcommand)]
     Lm(lm::Command),
@@ -55,6 +58,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Align(arguments) => align::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Listen(arguments) => listen::run(&arguments),
         Command::Lm(command) => lm::run(&command),
         Command::Model(command) => model::run(&command),
         Command::Train(arguments) => train::run(&arguments),

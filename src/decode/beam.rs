@@ -193,6 +193,12 @@ impl BeamSearch {
         self.search.hypotheses().swap_remove(0)
     }
 
+    /// The first tokens of the best path, separators at their end included, that no further step can change: those of [`Self::certain`] and what
+    /// says whether the last of them ends a word.
+    pub fn certain_tokens(&mut self) -> Vec<u32> {
+        self.search.certain_tokens()
+    }
+
     /// How many of the first tokens of [`Self::best`] no further step can change. In a closed language none is certain before the end, which
     /// may show that all was in vain.
     pub fn certain(&mut self) -> usize {

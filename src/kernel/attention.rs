@@ -112,12 +112,17 @@ impl<'a> Attention<'a> {
     /// - `out`: `[batch, steps, d_model]`, written
     /// - `lse`: `[batch, heads, steps]`, written: natural log of the sum of exponentials of each row's scaled scores
     pub fn forward(&self, qkv: &[f32], out: &mut [f32], lse: &mut [f32]) {
+        self.forward_from(0, qkv, out, lse);
+    }
+
+    /// [`Self::forward`] for the queries from step `first` on: the steps before it are there to be attended to, their outputs are zeros.
+    pub fn forward_from(&self, first: usize, qkv: &[f32], out: &mut [f32], lse: &mut [f32]) {
         self.check(qkv);
         assert_eq!(out.len(), self.lengths.len() * self.steps * self.d_model, "output");
         assert_eq!(lse.len(), self.lengths.len() * self.steps * self.heads, "log-sum-exp");
         let (out, lse) = (Shared::new(out), Shared::new(lse));
         let single = (0..self.lengths.len()).map(|b| b..b + 1);
-        self.for_each(single, |batch, head| self.head(batch.start, head).forward(qkv, out, lse));
+        self.for_each(single, |batch, head| self.head(batch.start, head).forward(first, qkv, out, lse));
     }
 
     /// Calls `f` for every head and every range of the batch, the longest first.
@@ -277,11 +282,10 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Query rows in even blocks whose scores fit [`BLOCK_SCORES`].
-    fn blocks(&self) -> Vec<Block> {
+    /// Query rows from `start` on in even blocks whose scores fit [`BLOCK_SCORES`].
+    fn blocks(&self, mut start: usize) -> Vec<Block> {
         let mask = self.attention.mask;
         let mut blocks: Vec<Block> = Vec::new();
-        let mut start = 0;
         while start < self.length {
             let first = mask.keys(start, self.length);
             let fits = |end: usize| (end - start) * (mask.keys(end - 1, self.length).end - first.start) <= BLOCK_SCORES;
@@ -328,10 +332,10 @@ impl<'a> Head<'a> {
         (compute.is_bf16() && blocks.len() > 1 && self.attention.mask == AttentionMask::Full).then(|| PackedMatrix::pack(b, compute))
     }
 
-    fn forward(&self, qkv: &[f32], out: Shared, lse: Shared) {
+    fn forward(&self, from: usize, qkv: &[f32], out: Shared, lse: Shared) {
         let attention = self.attention;
         let (d_head, tier, scale) = (attention.d_head(), attention.compute.tier, attention.scale());
-        let blocks = self.blocks();
+        let blocks = self.blocks(from);
         let score_floats = largest(&blocks, |b| b.queries.len() * b.stride());
         let relative = matches!(attention.positions, Positions::Relative { .. });
         let position_floats = if relative { largest(&blocks, Block::strip_floats) } else { 0 };
@@ -365,7 +369,8 @@ impl<'a> Head<'a> {
                 }
             }
         });
-        (self.length..attention.steps).for_each(|step| out_row(step).fill(0.0));
+        (0..from.min(self.length)).chain(self.length..attention.steps).for_each(|step| out_row(step).fill(0.0));
+        lse[..from.min(self.length)].fill(0.0);
         lse[self.length..].fill(0.0);
     }
 
@@ -537,7 +542,7 @@ mod tests {
         {
             for positions in case.positions() {
                 let attention = case.attention(mask, positions, f32_compute(Tier::detected()));
-                assert!(attention.head(0, 0).blocks().len() > 1);
+                assert!(attention.head(0, 0).blocks(0).len() > 1);
                 let got = case.run(&attention);
                 let want = reference::forward(&attention, &case.exact());
                 let error = want.iter().zip(&got.out).map(|(w, g)| (w - f64::from(*g)).abs()).fold(0.0, f64::max);

@@ -251,8 +251,8 @@ mod tests {
     const F32_TOLERANCE: f64 = 1e-5;
     /// bfloat16 products against f64 sums of rounded operands: the instruction's sums are f32.
     const BF16_TOLERANCE: f64 = 1e-4;
-    /// Rows, inner dimension, columns: empty, single, around the register tile, around a pass, more than one task.
-    const SHAPES: [(usize, usize, usize); 14] = [
+    /// Rows, inner dimension, columns: empty, single, around the register tile, around a pass, more than one task, a large right one.
+    const SHAPES: [(usize, usize, usize); 15] = [
         (0, 3, 4),
         (3, 0, 5),
         (1, 1, 1),
@@ -267,6 +267,7 @@ mod tests {
         (130, 192, 96),
         (20, 100, 500),
         (200, 40, 200),
+        (40, 1100, 600),
     ];
 
     pub(in super::super) fn noise(len: usize, seed: u64) -> Vec<f32> {

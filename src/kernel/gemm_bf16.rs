@@ -15,6 +15,8 @@ use super::pack::*;
 
 /// Row panels of one task at most: 8 x 14 rows x 512 `k` are 112 KiB (tiles: 8 x 32 rows, 256 KiB), a part of the second-level cache.
 const BLOCK_PANELS: usize = 8;
+/// Lines of a packed right operand that stays in the second-level cache beside the rest: 1 MiB.
+const CACHED_LINES: usize = 1 << 14;
 /// Tasks per thread, so that an interrupted core does not hold the others.
 const TASKS_PER_THREAD: usize = 4;
 /// Products under this many multiplications are not worth waking a second thread.
@@ -112,8 +114,13 @@ pub(super) unsafe fn run(jobs: &[Job<'_>], tier: Tier, parallel: Parallel) {
     assert!(Tier::detected() >= Tier::Avx512Bf16);
     let unit = Unit::of(tier);
     let work: usize = jobs.iter().map(|job| job.a.rows * job.a.columns * job.columns).sum();
-    let parallel = if work < PARALLEL_FROM { Parallel::Single } else { parallel };
+    let is_alone = work < PARALLEL_FROM || parallel == Parallel::Single || rayon::current_num_threads() == 1;
+    let parallel = if is_alone { Parallel::Single } else { parallel };
     match jobs {
+        _ if is_alone => jobs.iter().for_each(|job| match &job.right {
+            Right::View(b) if packed_lines(b.rows, b.columns) > CACHED_LINES => by_passes(job, b, unit),
+            _ => by_rows(std::slice::from_ref(job), unit, parallel),
+        }),
         [job] if job.a.rows * 2 <= job.columns && parallel == Parallel::Rayon => by_columns(job, unit),
         _ => by_rows(jobs, unit, parallel),
     }
@@ -155,6 +162,27 @@ fn by_rows(jobs: &[Job<'_>], unit: Unit, parallel: Parallel) {
             tasks.extend((0..count).step_by(step).map(|first| (job, right, first..(first + step).min(count))));
         }
         for_each(parallel, tasks, |(job, right, panels)| row_task(job, right, RowPanels::new(job.a.rows, unit), panels));
+    });
+}
+
+/// For one thread and a right operand that is large when packed: one pass of it at a time is packed and used up.
+fn by_passes(job: &Job<'_>, b: &Matrix<'_>, unit: Unit) {
+    let (rows, columns) = (RowPanels::new(job.a.rows, unit), job.columns.div_ceil(COLUMNS));
+    with_lines(right_lines(columns, DEPTH), |right| {
+        with_lines(unit.left_lines(BLOCK_PANELS), |left| {
+            for k in passes(b.rows) {
+                PackTask { b: *b, panels: 0..columns, k: k.clone(), target: right }.run();
+                for first in (0..rows.count).step_by(BLOCK_PANELS) {
+                    let panels = first..(first + BLOCK_PANELS).min(rows.count);
+                    // SAFETY: `run` checked the tier.
+                    #[cfg(target_arch = "x86_64")]
+                    unsafe {
+                        pack_left(&job.a, rows, panels.clone(), k.clone(), left);
+                    }
+                    block(job, &k, rows, panels, left, 0..columns, right);
+                }
+            }
+        });
     });
 }
 

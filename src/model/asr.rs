@@ -70,6 +70,24 @@ impl AsrModel {
         self.head.weight.dims()[1]
     }
 
+    /// What goes on after a layer (counted from 1), and the logits of its middle head, where it has one.
+    pub(crate) fn after_layer(&self, layer: usize, x: Tensor<3>, pass: &Pass) -> (Tensor<3>, Option<Tensor<3>>) {
+        if !self.intermediate.as_ref().is_some_and(|i| i.layers.contains(&layer)) {
+            return (x, None);
+        }
+        let logits = self.logits(self.encoder.normalized(x.clone()), pass);
+        let x = match &self.conditioning {
+            Some(back) => x + linear(activation::softmax(logits.clone(), 2), back, pass),
+            None => x,
+        };
+        (x, Some(logits))
+    }
+
+    /// The CTC head.
+    pub(crate) fn logits(&self, states: Tensor<3>, pass: &Pass) -> Tensor<3> {
+        linear(states, &self.head, pass)
+    }
+
     /// Runs the model.
     ///
     /// # Shapes
@@ -77,19 +95,11 @@ impl AsrModel {
     /// - `lengths`: valid frames
     pub fn forward(&self, features: Tensor<3>, lengths: &Lengths, pass: &Pass) -> AsrOutput {
         let mut intermediate = Vec::new();
-        let taps: &[usize] = self.intermediate.as_ref().map_or(&[], |i| &i.layers);
         let output = self.encoder.forward_with(features, lengths, pass, |layer, x| {
-            if !taps.contains(&layer) {
-                return x;
-            }
-            let logits = linear(self.encoder.normalized(x.clone()), &self.head, pass);
-            let x = match &self.conditioning {
-                Some(back) => x + linear(activation::softmax(logits.clone(), 2), back, pass),
-                None => x,
-            };
-            intermediate.push(logits);
+            let (x, logits) = self.after_layer(layer, x, pass);
+            intermediate.extend(logits);
             x
         });
-        AsrOutput { logits: linear(output.states, &self.head, pass), lengths: output.lengths, intermediate, routed: output.routed }
+        AsrOutput { logits: self.logits(output.states, pass), lengths: output.lengths, intermediate, routed: output.routed }
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use crate::kernel::attention::AttentionMask;
 use crate::model::config::{EncoderConfig, PositionConfig};
@@ -68,14 +68,35 @@ impl SelfAttention {
     /// # Shapes
     /// `x`, returns: `[batch, steps, d_model]`
     pub fn forward(&self, x: Tensor<3>, lengths: &Lengths, pass: &Pass) -> Tensor<3> {
-        let [_, steps, d_model] = x.dims();
-        let relative = self.relative.as_ref().map(|r| {
-            let sinusoids = relative_sinusoids(steps, d_model, &x.device());
-            Relative { u: r.u.val(), v: r.v.val(), positions: linear(sinusoids, &r.project, pass) }
-        });
+        let [_, steps, _] = x.dims();
+        let positions = self.positions(steps, &x.device(), pass);
+        self.attend(linear(x, &self.qkv, pass), lengths, 0, positions, pass)
+    }
+
+    /// Projected sinusoids for `steps` steps, `[2 steps - 1, d_model]`; `None` without relative positions.
+    pub(crate) fn positions(&self, steps: usize, device: &Device, pass: &Pass) -> Option<Tensor<2>> {
+        let relative = self.relative.as_ref()?;
+        let [_, d_model] = relative.project.weight.dims();
+        Some(linear(relative_sinusoids(steps, d_model, device), &relative.project, pass))
+    }
+
+    /// Attention of the queries from step `first_query` on, and the projection after it; `positions` as [`Self::positions`] gives them.
+    ///
+    /// # Shapes
+    /// - `qkv`: `[batch, steps, 3 d_model]`
+    /// - returns `[batch, steps - first_query, d_model]`
+    pub(crate) fn attend(
+        &self,
+        qkv: Tensor<3>,
+        lengths: &Lengths,
+        first_query: usize,
+        positions: Option<Tensor<2>>,
+        pass: &Pass,
+    ) -> Tensor<3> {
+        let relative =
+            self.relative.as_ref().zip(positions).map(|(r, positions)| Relative { u: r.u.val(), v: r.v.val(), positions });
         let mask = pass.chunk().map_or(self.mask, |chunk| AttentionMask::Chunked { chunk: chunk.steps, left_chunks: chunk.left_chunks });
-        let spec = AttentionSpec { heads: self.heads, lengths, rotary: self.rotary, mask };
-        let context = attention(linear(x, &self.qkv, pass), spec, relative, pass);
-        linear(context, &self.out, pass)
+        let spec = AttentionSpec { heads: self.heads, lengths, rotary: self.rotary, mask, first_query };
+        linear(attention(qkv, spec, relative, pass), &self.out, pass)
     }
 }

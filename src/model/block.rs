@@ -87,15 +87,28 @@ impl Block {
     /// # Shapes
     /// `x`, returns: `[batch, steps, d_model]`
     pub fn forward(&self, x: Tensor<3>, lengths: &Lengths, router: Option<&Router>, pass: &Pass) -> (Tensor<3>, Option<Routed>) {
-        let mut x = x;
+        let attend = |attention: &SelfAttention, x| attention.forward(x, lengths, pass);
+        self.forward_with(x, lengths, router, pass, attend, |module, x| module.forward(x, lengths, pass))
+    }
+
+    /// One layer in which `attend` and `convolve` stand for the two stages where steps meet.
+    pub(crate) fn forward_with(
+        &self,
+        mut x: Tensor<3>,
+        lengths: &Lengths,
+        router: Option<&Router>,
+        pass: &Pass,
+        attend: impl FnOnce(&SelfAttention, Tensor<3>) -> Tensor<3>,
+        convolve: impl FnOnce(&Convolution, Tensor<3>) -> Tensor<3>,
+    ) -> (Tensor<3>, Option<Routed>) {
         if let Some(Opening { norm, feed_forward }) = &self.opening {
             let branch = feed_forward.forward(layer_norm(x.clone(), norm), self.activation, pass);
             x = add_branch(x, branch, 0.5, self.dropout, pass);
         }
-        let branch = self.attention.forward(layer_norm(x.clone(), &self.attention_norm), lengths, pass);
+        let branch = attend(&self.attention, layer_norm(x.clone(), &self.attention_norm));
         x = add_branch(x, branch, 1.0, self.dropout, pass);
         if let Some(ConvolutionBranch { norm, module }) = &self.convolution {
-            let branch = module.forward(layer_norm(x.clone(), norm), lengths, pass);
+            let branch = convolve(module, layer_norm(x.clone(), norm));
             x = add_branch(x, branch, 1.0, self.dropout, pass);
         }
         let input = layer_norm(x.clone(), &self.feed_forward_norm);

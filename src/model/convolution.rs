@@ -97,9 +97,23 @@ impl Convolution {
     /// # Shapes
     /// `x`, returns: `[batch, steps, d_model]`
     pub fn forward(&self, x: Tensor<3>, lengths: &Lengths, pass: &Pass) -> Tensor<3> {
-        let x = glu(linear(x, &self.pointwise_in, pass));
+        let x = self.over_steps(self.gated(x, pass), lengths, pass);
+        self.projected(x, pass)
+    }
+
+    /// The part before the steps meet.
+    pub(crate) fn gated(&self, x: Tensor<3>, pass: &Pass) -> Tensor<3> {
+        glu(linear(x, &self.pointwise_in, pass))
+    }
+
+    /// The convolution over steps.
+    pub(crate) fn over_steps(&self, x: Tensor<3>, lengths: &Lengths, pass: &Pass) -> Tensor<3> {
         let chunk = pass.chunk().map(|chunk| chunk.steps);
-        let x = depthwise(x, self.depthwise.val(), self.depthwise_bias.as_ref().map(Param::val), lengths, chunk);
+        depthwise(x, self.depthwise.val(), self.depthwise_bias.as_ref().map(Param::val), lengths, chunk)
+    }
+
+    /// The part after it.
+    pub(crate) fn projected(&self, x: Tensor<3>, pass: &Pass) -> Tensor<3> {
         let x = match &self.norm {
             ChannelNorm::Layer(norm) => layer_norm_activate(x, norm, Activation::Silu),
             ChannelNorm::Batch(norm) => activate(norm.forward(x), Activation::Silu),

@@ -125,20 +125,27 @@ impl Encoder {
         pass: &Pass,
         mut after: impl FnMut(usize, Tensor<3>) -> Tensor<3>,
     ) -> EncoderOutput {
-        let mut x = self.subsampling.forward(features, lengths, pass);
+        let x = self.subsampling.forward(features, lengths, pass);
         let lengths = lengths.map(|n| self.config.subsampling.output_len(n));
-        if self.config.scale_input {
-            x = x.mul_scalar((self.config.d_model as f64).sqrt());
-        }
-        x = add_cape(x, &lengths, &self.config.position, pass);
+        let mut x = self.placed(x, &lengths, 0, pass);
         let mut routed = Vec::with_capacity(self.blocks.len());
         for (i, block) in self.blocks.iter().enumerate() {
-            let router = self.group_router[i].map(|r| &self.routers[r]);
-            let (y, choice) = block.forward(x, &lengths, router, pass);
+            let (y, choice) = block.forward(x, &lengths, self.router_of(i), pass);
             routed.push(choice);
             x = after(i + 1, y);
         }
         EncoderOutput { states: self.normalized(x), lengths, routed }
+    }
+
+    /// What the first block reads: the output of subsampling, scaled, with positions from `first` on.
+    pub(crate) fn placed(&self, x: Tensor<3>, lengths: &Lengths, first: usize, pass: &Pass) -> Tensor<3> {
+        let x = if self.config.scale_input { x.mul_scalar((self.config.d_model as f64).sqrt()) } else { x };
+        add_cape(x, lengths, first, &self.config.position, pass)
+    }
+
+    /// The router lent to a layer (counted from 0), if it is lent one.
+    pub(crate) fn router_of(&self, layer: usize) -> Option<&Router> {
+        self.group_router[layer].map(|router| &self.routers[router])
     }
 
     /// The final norm, where the blocks do not end with one.

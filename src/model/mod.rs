@@ -17,5 +17,6 @@ pub mod ops;
 pub mod pass;
 pub mod position;
 pub mod recognizer;
+pub mod stream;
 pub mod subsampling;
 pub mod wave;

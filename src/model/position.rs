@@ -7,23 +7,23 @@ use crate::model::config::PositionConfig;
 use crate::model::lengths::Lengths;
 use crate::model::pass::Pass;
 
-/// Adds the continuous augmented positional embedding to `x` `[batch, steps, d_model]`; other kinds of position leave `x` alone.
+/// Adds the continuous augmented positional embedding to `x` `[batch, steps, d_model]`, whose first step is step `first` of its utterance; other kinds of position leave `x` alone.
 ///
 /// `PE[t, i] = sin(pos_t * freq_i + (pi/2)(i mod 2))`, `freq_i = freq_scale * exp(-2 floor(i/2) ln(1e4) / d)`; padded steps get 0.
 ///
 /// # Reference
 /// Likhomanenko et al. 2021, arXiv:2106.03143. Differs: none.
-pub fn add_cape(x: Tensor<3>, lengths: &Lengths, config: &PositionConfig, pass: &Pass) -> Tensor<3> {
+pub fn add_cape(x: Tensor<3>, lengths: &Lengths, first: usize, config: &PositionConfig, pass: &Pass) -> Tensor<3> {
     let PositionConfig::Cape { content_scale, .. } = *config else { return x };
     let [batch, steps, d_model] = x.dims();
     let device = x.device();
-    let table = cape_table(lengths, d_model, config, pass.seed());
+    let table = cape_table(lengths, first, d_model, config, pass.seed());
     let embedding = Tensor::<3>::from_data(TensorData::new(table, [batch, steps, d_model]), &device);
     x.mul_scalar(content_scale) + embedding
 }
 
 /// The embedding of [`add_cape`], row-major `[batch, steps, d_model]`; `seed` switches the training augmentation on.
-fn cape_table(lengths: &Lengths, d_model: usize, config: &PositionConfig, seed: Option<u64>) -> Vec<f32> {
+fn cape_table(lengths: &Lengths, first: usize, d_model: usize, config: &PositionConfig, seed: Option<u64>) -> Vec<f32> {
     let &PositionConfig::Cape { freq_scale, delta, normalize, max_global_shift, max_local_shift, max_global_scaling, .. } = config else {
         return vec![0.0; lengths.batch() * lengths.padded() * d_model];
     };
@@ -37,7 +37,7 @@ fn cape_table(lengths: &Lengths, d_model: usize, config: &PositionConfig, seed: 
         let scale = symmetric(max_global_scaling.ln()).exp();
         for t in 0..valid {
             let local = symmetric(max_local_shift) * delta;
-            let position = (t as f64 * delta - mean + shift + local) * scale;
+            let position = ((first + t) as f64 * delta - mean + shift + local) * scale;
             let start = (row * lengths.padded() + t) * d_model;
             for (i, (out, frequency)) in table[start..start + d_model].iter_mut().zip(&frequencies).enumerate() {
                 let phase = if i % 2 == 1 { std::f64::consts::FRAC_PI_2 } else { 0.0 };
@@ -89,9 +89,9 @@ mod tests {
 
     #[test]
     fn cape_golden_values() {
-        let table = cape_table(&Lengths::new(vec![2], 3), 4, &cape(1.0, 1.0, false), None);
+        let table = cape_table(&Lengths::new(vec![2], 3), 0, 4, &cape(1.0, 1.0, false), None);
         close(&table, &[0.0, 1.0, 0.0, 1.0, 0.841470985, 0.540302306, 0.00999983333, 0.99995, 0.0, 0.0, 0.0, 0.0]);
-        let table = cape_table(&Lengths::new(vec![3], 3), 4, &cape(30.0, 0.03, true), None);
+        let table = cape_table(&Lengths::new(vec![3], 3), 0, 4, &cape(30.0, 0.03, true), None);
         close(
             &table,
             &[-0.78332691, 0.621609968, -0.0089998785, 0.9999595, 0.0, 1.0, 0.0, 1.0, 0.78332691, 0.621609968, 0.0089998785, 0.9999595],
@@ -102,7 +102,7 @@ mod tests {
     fn cape_augments_in_training_only_and_repeats() {
         let lengths = Lengths::new(vec![5, 3], 5);
         let config = cape(1.0, 1.0, false);
-        let table = |seed| cape_table(&lengths, 8, &config, seed);
+        let table = |seed| cape_table(&lengths, 0, 8, &config, seed);
         assert_eq!(table(Some(1)), table(Some(1)));
         assert_ne!(table(Some(1)), table(None));
         assert_ne!(table(Some(1)), table(Some(2)));

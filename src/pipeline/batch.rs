@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData, activation};
 use crate::features::LogMel;
 use crate::kernel::gemm::Precision;
 use crate::model::lengths::Lengths;
-use crate::model::pass::Pass;
+use crate::model::pass::{Chunk, Pass};
 use crate::model::recognizer::Recognizer;
 
 /// What a batch was recognised as.
@@ -21,8 +21,14 @@ pub struct Recognition {
     pub experts: Vec<Vec<Vec<u16>>>,
 }
 
-/// Runs the model on utterances of any lengths.
-pub fn recognize(model: &impl Recognizer, utterances: &[impl Borrow<LogMel>], precision: Precision, device: &Device) -> Recognition {
+/// Runs the model on utterances of any lengths; `chunk` gives it the context of a stream (`None`: its own).
+pub fn recognize(
+    model: &impl Recognizer,
+    utterances: &[impl Borrow<LogMel>],
+    chunk: Option<Chunk>,
+    precision: Precision,
+    device: &Device,
+) -> Recognition {
     let vocab = model.vocab();
     let frames = utterances.iter().map(|u| u.borrow().frames).max().unwrap_or(0);
     if frames == 0 {
@@ -37,10 +43,9 @@ pub fn recognize(model: &impl Recognizer, utterances: &[impl Borrow<LogMel>], pr
     }
     let features = Tensor::<3>::from_data(TensorData::new(features, [utterances.len(), frames, mels]), device);
     let lengths = Lengths::new(utterances.iter().map(|u| u.borrow().frames).collect::<Vec<_>>(), frames);
-    let output = model.recognize(features, &lengths, &Pass::inference(precision));
+    let output = model.recognize(features, &lengths, &Pass::inference(precision).with_chunk(chunk));
     let steps = output.lengths.padded();
-    let data = activation::log_softmax(output.logits, 2).into_data();
-    let values = data.as_slice::<f32>().expect("log-probabilities are f32");
+    let values = to_log_probs(output.logits);
     let layers: Vec<_> = output.routed.iter().flatten().map(|routed| routed.routing.choices.clone()).collect();
     let valid = output.lengths.valid();
     let expert = |choice: &Option<usize>| choice.map_or(0, |expert| expert as u16);
@@ -48,4 +53,9 @@ pub fn recognize(model: &impl Recognizer, utterances: &[impl Borrow<LogMel>], pr
         (0..valid.len()).map(|u| layers.iter().map(|choices| choices[u * steps..][..valid[u]].iter().map(expert).collect()).collect());
     let rows = values.chunks_exact((steps * vocab).max(1)).zip(valid);
     Recognition { log_probs: rows.map(|(row, &valid)| row[..valid * vocab].to_vec()).collect(), vocab, experts: experts.collect() }
+}
+
+/// Natural log-probabilities of logits `[batch, steps, vocab]`, on the host.
+pub(super) fn to_log_probs(logits: Tensor<3>) -> Vec<f32> {
+    activation::log_softmax(logits, 2).into_data().try_into_vec().expect("log-probabilities are f32")
 }

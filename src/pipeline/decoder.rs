@@ -9,7 +9,7 @@ use crate::checkpoint::safetensors_file::write_atomically;
 use crate::decode::Hypothesis;
 use crate::decode::alphabet::Alphabet;
 use crate::decode::beam::{BeamConfig, BeamSearch};
-use crate::decode::ctc::greedy;
+use crate::decode::ctc::Greedy;
 use crate::decode::fusion::{Language, LanguageModel, Scorers};
 use crate::decode::lexicon::Lexicon;
 use crate::decode::ngram::NgramModel;
@@ -151,8 +151,14 @@ impl Decoding {
 /// A decoder for the tokens of one tokenizer.
 #[derive(Debug, Clone)]
 pub struct Decoder {
-    blank: u32,
-    search: Option<BeamSearch>,
+    search: Search,
+    vocab: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Search {
+    Greedy(Greedy),
+    Beam(Box<BeamSearch>),
 }
 
 impl Decoder {
@@ -161,22 +167,70 @@ impl Decoder {
     /// # Errors
     /// As [`Alphabet::new`] and [`BeamSearch::new`].
     pub fn new(tokenizer: &Tokenizer, decoding: &Decoding) -> Result<Self> {
+        let vocab = tokenizer.vocab_size();
         let search = match decoding {
-            Decoding::Greedy => None,
+            Decoding::Greedy => Search::Greedy(Greedy::new(vocab, tokenizer.blank())),
             Decoding::Beam { config, scorers } => {
                 let pieces = (0..tokenizer.vocab_size() as u32).map(|token| tokenizer.piece(token).to_string()).collect();
-                Some(BeamSearch::new(Alphabet::new(pieces, tokenizer.blank())?, config.clone(), scorers)?)
+                Search::Beam(Box::new(BeamSearch::new(Alphabet::new(pieces, tokenizer.blank())?, config.clone(), scorers)?))
             }
         };
-        Ok(Self { blank: tokenizer.blank(), search })
+        Ok(Self { search, vocab })
     }
 
     /// The best hypothesis for a stretch of speech.
     pub fn decode(&mut self, stretch: &Stretch) -> Hypothesis {
-        let Stretch { log_probs, vocab, .. } = stretch;
+        self.reset();
+        self.step(&stretch.log_probs);
+        self.flush()
+    }
+
+    /// Takes in steps, `[steps, vocab]`.
+    pub fn step(&mut self, log_probs: &[f32]) {
+        let steps = log_probs.len() / self.vocab;
         match &mut self.search {
-            None => greedy(log_probs, stretch.steps(), *vocab, self.blank),
-            Some(search) => search.decode(log_probs, stretch.steps()).swap_remove(0),
+            Search::Greedy(greedy) => greedy.step(log_probs, steps),
+            Search::Beam(beam) => beam.step(log_probs, steps),
+        }
+    }
+
+    /// Ends the utterance: its best hypothesis; the next step starts another one.
+    pub fn flush(&mut self) -> Hypothesis {
+        match &mut self.search {
+            Search::Greedy(greedy) => greedy.flush(),
+            Search::Beam(beam) => beam.flush().swap_remove(0),
+        }
+    }
+
+    /// Forgets the utterance.
+    pub fn reset(&mut self) {
+        match &mut self.search {
+            Search::Greedy(greedy) => greedy.reset(),
+            Search::Beam(beam) => beam.reset(),
+        }
+    }
+
+    /// Steps after which a token is certain at the latest.
+    pub fn delay(&self) -> usize {
+        match &self.search {
+            Search::Greedy(greedy) => greedy.delay(),
+            Search::Beam(beam) => beam.delay(),
+        }
+    }
+
+    /// What [`Self::flush`] would say if the utterance ended here.
+    pub fn best(&mut self) -> Hypothesis {
+        match &mut self.search {
+            Search::Greedy(greedy) => greedy.best(),
+            Search::Beam(beam) => beam.best(),
+        }
+    }
+
+    /// The first tokens of [`Self::best`], and perhaps separators after them, that no further step can change.
+    pub fn certain_tokens(&mut self) -> Vec<u32> {
+        match &mut self.search {
+            Search::Greedy(greedy) => greedy.best().tokens,
+            Search::Beam(beam) => beam.certain_tokens(),
         }
     }
 }

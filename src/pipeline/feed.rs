@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::features::LogMel;
 use crate::pipeline::chunk::Window;
-use crate::pipeline::front::Front;
+use crate::pipeline::front::{Front, Past};
 
 /// Windows that may wait for the encoder: two batches of long ones.
 const WAITING: usize = 32;
@@ -67,6 +67,7 @@ pub struct Stopped;
 #[derive(Debug)]
 pub struct Feed<'a> {
     front_end: &'a Front,
+    past: Past,
     sender: SyncSender<Item>,
     start: Instant,
     features: Cell<Duration>,
@@ -74,9 +75,9 @@ pub struct Feed<'a> {
 }
 
 /// Both ends of a bounded queue.
-pub fn feed(front_end: &Front) -> (Feed<'_>, Receiver<Item>) {
+pub fn feed(front_end: &Front, past: Past) -> (Feed<'_>, Receiver<Item>) {
     let (sender, receiver) = sync_channel(WAITING);
-    (Feed { front_end, sender, start: Instant::now(), features: Cell::default(), waited: Cell::default() }, receiver)
+    (Feed { front_end, past, sender, start: Instant::now(), features: Cell::default(), waited: Cell::default() }, receiver)
 }
 
 impl Feed<'_> {
@@ -86,7 +87,7 @@ impl Feed<'_> {
     /// [`Stopped`]
     pub fn window(&self, recording: usize, window: &Window) -> std::result::Result<(), Stopped> {
         let start = Instant::now();
-        let features = self.front_end.compute(&window.samples);
+        let features = self.front_end.compute(&window.samples, self.past);
         self.features.set(self.features.get() + start.elapsed());
         let Window { core, position, last, .. } = window;
         let item = Features { recording, features, core: core.clone(), position: *position, last: *last };

@@ -15,6 +15,15 @@ pub enum Front {
     Wave(WaveFrontEnd),
 }
 
+/// What normalisation knows of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// All of it.
+    Whole,
+    /// Of every frame, what came before it: as in a stream.
+    Running,
+}
+
 /// How a model takes time and memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Geometry {
@@ -38,11 +47,15 @@ impl Front {
         })
     }
 
-    /// Normalised features of a window, without frames that are no part of it.
-    pub fn compute(&self, samples: &[f32]) -> LogMel {
+    /// Normalised features of a window, without frames that are no part of it. A front end of samples knows no `past`.
+    pub fn compute(&self, samples: &[f32], past: Past) -> LogMel {
         match self {
             Self::Spectral(front_end) => {
-                let mut features = front_end.compute(samples);
+                let (mut features, mut scratch) = (LogMel::default(), front_end.scratch());
+                match past {
+                    Past::Whole => front_end.compute_into(samples, &mut scratch, &mut features),
+                    Past::Running => front_end.compute_running_into(samples, &mut scratch, &mut features),
+                }
                 features.truncate(front_end.valid_frames(samples.len()));
                 features
             }

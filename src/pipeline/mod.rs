@@ -3,11 +3,14 @@
 //! ```text
 //! listen: bytes -> samples -> gate: regions -> chunk: windows -> feed: features ==queue==> pool: encoder -> region: log-probabilities -> decode -> words
 //! ```
+//!
+//! [`stream`] is the way of speech that is heard while it is spoken: one chunk of steps at a time, no queue, no batch.
 
 pub mod alignment;
 pub mod batch;
 pub mod calibration;
 pub mod chunk;
+pub mod context;
 pub mod decoder;
 pub mod feed;
 pub mod format;
@@ -17,6 +20,7 @@ pub mod listen;
 pub mod pool;
 pub mod region;
 pub mod segment;
+pub mod stream;
 pub mod transcriber;
 pub mod transcript;
 pub mod words;

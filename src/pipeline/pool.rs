@@ -8,6 +8,7 @@ use burn::tensor::Device;
 
 use crate::error::Result;
 use crate::kernel::gemm::Precision;
+use crate::model::pass::Chunk;
 use crate::model::recognizer::{AnyModel, Recognizer};
 use crate::pipeline::batch::{Recognition, recognize};
 use crate::pipeline::feed::{Ending, Features, Item, Listened};
@@ -25,6 +26,8 @@ pub struct Encoding<'a> {
     pub device: &'a Device,
     /// Of matrix products on the CPU.
     pub precision: Precision,
+    /// Context of a stream; `None`: the encoder's own.
+    pub chunk: Option<Chunk>,
     /// Most feature frames in a batch, padding included; a longer window goes alone.
     pub batch_frames: usize,
     /// Samples per step.
@@ -154,7 +157,8 @@ fn batches(sorted: Vec<Features>, frames: usize) -> Vec<Vec<Features>> {
 /// Recognises a batch and drops the context.
 fn encode(encoding: &Encoding<'_>, batch: Vec<Features>) -> Vec<Core> {
     let features: Vec<_> = batch.iter().map(|window| &window.features).collect();
-    let Recognition { log_probs, vocab, experts } = recognize(encoding.model, &features, encoding.precision, encoding.device);
+    let Recognition { log_probs, vocab, experts } = 
+        recognize(encoding.model, &features, encoding.chunk, encoding.precision, encoding.device);
     let cores = batch.iter().zip(log_probs).zip(experts).map(|((window, mut log_probs), mut experts)| {
         let steps = log_probs.len() / vocab;
         let end = if window.last { steps } else { (window.core.end / encoding.step_samples).min(steps) };

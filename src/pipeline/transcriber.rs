@@ -14,13 +14,17 @@ use crate::checkpoint::hub::Hub;
 use crate::decode::Hypothesis;
 use crate::decode::lexicon::Lexicon;
 use crate::error::{Error, Result};
+use crate::features::FrontEnd;
 use crate::kernel::gemm::Precision;
+use crate::model::asr::AsrModel;
+use crate::model::pass::Chunk;
 use crate::model::recognizer::AnyModel;
 use crate::pipeline::calibration::{CalibrationConfig, Logistic};
 use crate::pipeline::chunk::{ChunkConfig, Chunker};
+use crate::pipeline::context::chunk_of;
 use crate::pipeline::decoder::{Decoder, Decoding};
 use crate::pipeline::feed::{Feed, Listened, feed};
-use crate::pipeline::front::{Front, Geometry};
+use crate::pipeline::front::{Front, Geometry, Past};
 use crate::pipeline::gate::Gate;
 use crate::pipeline::listen::{Listening, Outcome, listen};
 use crate::pipeline::pool::{Encoding, Spent, consume};
@@ -39,16 +43,17 @@ pub struct Transcriber {
     model: AnyModel,
     geometry: Geometry,
     front_end: Front,
-    tokenizer: Tokenizer,
-    decoder: Mutex<Decoder>,
-    calibration: CalibrationConfig,
-    confidence: Logistic,
-    lexicon: Option<Arc<Lexicon>>,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) decoder: Mutex<Decoder>,
+    pub(super) calibration: CalibrationConfig,
+    pub(super) confidence: Logistic,
+    pub(super) lexicon: Option<Arc<Lexicon>>,
     writing: Writing,
     device: Device,
-    precision: Precision,
-    step_samples: usize,
+    pub(super) precision: Precision,
+    pub(super) step_samples: usize,
     listening: Listening,
+    chunk: Option<Chunk>,
     batch_frames: usize,
 }
 
@@ -119,6 +124,7 @@ impl Transcriber {
             precision,
             step_samples,
             listening,
+            chunk: None,
             batch_frames,
         })
     }
@@ -140,6 +146,27 @@ impl Transcriber {
     pub fn with_chunks(self, config: &ChunkConfig) -> Result<Self> {
         let chunker = Chunker::new(config, self.step_samples)?;
         Ok(Self { listening: Listening { chunker, ..self.listening }, ..self })
+    }
+
+    /// Hears as a stream does in chunks of `chunk_ms` milliseconds: with its limited context and its running normalisation, but many recordings
+    /// at once. A window then begins like a stream, so windows are longer: a minute, with 6 s of context.
+    ///
+    /// # Errors
+    /// As [`chunk_of`].
+    pub fn with_stream_context(self, chunk_ms: u32) -> Result<Self> {
+        let chunk = chunk_of(self.spectral()?.0.encoder.config(), self.step_samples, chunk_ms)?;
+        Self { chunk: Some(chunk), ..self }.with_chunks(&ChunkConfig { longest_seconds: 60.0, context_seconds: 6.0 })
+    }
+
+    /// The parts of a model that hears log-mel features.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where it hears samples.
+    pub(super) fn spectral(&self) -> Result<(&AsrModel, &FrontEnd)> {
+        match (&self.model, &self.front_end) {
+            (AnyModel::Spectral(model), Front::Spectral(front_end)) => Ok((model, front_end)),
+            _ => Err(Error::config("chunk", "this model hears samples, not features: it does not stream")),
+        }
     }
 
     /// Writes words in another way than the model says them.
@@ -306,11 +333,13 @@ impl Transcriber {
         done: impl FnMut(usize, Result<(Listened, Vec<T>)>),
         progress: impl FnMut(f64),
     ) -> Spent {
-        let (feed, receiver) = feed(&self.front_end);
+        let past = if self.chunk.is_some() { Past::Running } else { Past::Whole };
+        let (feed, receiver) = feed(&self.front_end, past);
         let encoding = Encoding {
             model: &self.model,
             device: &self.device,
             precision: self.precision,
+            chunk: self.chunk,
             batch_frames: self.batch_frames,
             step_samples: self.step_samples,
             blank: self.tokenizer.blank(),

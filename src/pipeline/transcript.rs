@@ -134,7 +134,7 @@ impl Transcript {
 }
 
 /// Times to the millisecond and probabilities to a thousandth: what lies below is not known.
-fn to_thousandths<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn to_thousandths<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((value * 1000.0).round() / 1000.0)
 }
 

@@ -56,7 +56,7 @@ impl Dev {
                 utterance.truncate(front_end.valid_frames(samples.len()));
                 features.push(utterance);
             }
-            let Recognition { log_probs, vocab, .. } = recognize(model, &features, precision, device);
+            let Recognition { log_probs, vocab, .. } = recognize(model, &features, None, precision, device);
             for (&i, log_probs) in chunk.iter().zip(&log_probs) {
                 let hypothesis = tokenizer.decode(&greedy(log_probs, log_probs.len() / vocab, vocab, tokenizer.blank()).tokens);
                 let entry = &self.speech.corpus.utterances[i].entry;

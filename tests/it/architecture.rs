@@ -37,7 +37,7 @@ const PLACES: [(&[&str], &[&str]); 7] = [
         &["burn", "burn_autodiff", "cubecl"],
         &["model/", "checkpoint/", "train/", "pipeline/batch.rs", "pipeline/pool.rs", "pipeline/transcriber.rs", "cli/device.rs"],
     ),
-    (&["clap", "anyhow", "indicatif", "println!", "print!"], &["main.rs", "cli/"]),
+    (&["clap", "anyhow", "indicatif", "console", "println!", "print!"], &["main.rs", "cli/"]),
     // Training reports while it runs, through one function.
     (&["eprintln!", "eprint!"], &["main.rs", "cli/", "train/batch.rs"]),
     (&["tokio", "axum"], &["server/"]),

@@ -261,7 +261,7 @@ mod ops {
                     forms_agree(&what, ATTENTION, || {
                         let relative =
                             (kind == Positions::Relative).then(|| Relative { u: u.clone(), v: v.clone(), positions: positions.clone() });
-                        let spec = AttentionSpec { heads, lengths: &lengths, rotary: kind == Positions::Rotary, mask };
+                        let spec = AttentionSpec { heads, lengths: &lengths, rotary: kind == Positions::Rotary, mask, first_query: 0 };
                         let y = attention(qkv.clone(), spec, relative, &exact());
                         assert!(values(&y).iter().all(|v| v.is_finite()), "{what}: finite in the padding");
                         let y = lengths.clear_padding(y);
@@ -303,7 +303,7 @@ mod ops {
                         positions: sinusoids.clone().autodiff(),
                     };
                     let lengths = Lengths::full(1, steps);
-                    let spec = AttentionSpec { heads: 1, lengths: &lengths, rotary: false, mask: AttentionMask::Full };
+                    let spec = AttentionSpec { heads: 1, lengths: &lengths, rotary: false, mask: AttentionMask::Full, first_query: 0 };
                     values(&attention(tensor(&qkv, [1, steps, 3 * d_model]), spec, Some(relative), &exact()))
                 };
                 let y = if form { fused::composed(run) } else { run() };
@@ -326,7 +326,7 @@ mod ops {
         let (weight, qkv) = (draw.leaf([width, 5], 0.5), draw.tensor([batch, steps, 3 * width], 1.0));
         let x = draw.tensor([batch, steps, width], 1.0);
         let dead = |width: usize| lengths.live(&device()).equal_elem(0.0).reshape([batch, steps, 1]).expand([batch, steps, width]);
-        let spec = |rotary| AttentionSpec { heads: 3, lengths: &lengths, rotary, mask: AttentionMask::Full };
+        let spec = |rotary| AttentionSpec { heads: 3, lengths: &lengths, rotary, mask: AttentionMask::Full, first_query: 0 };
         for form in [false, true] {
             let run = |fill: f64| {
                 let (x, qkv) = (x.clone().mask_fill(dead(width), fill), qkv.clone().mask_fill(dead(3 * width), fill));

@@ -30,9 +30,11 @@ fn render() -> String {
             Some("features") => features(&mut text, &name, &json),
             Some("encoder_peers") => encoder(&mut text, &name, &json),
             Some("yardstick") => yardstick(&mut text, &name, &json),
-            Some("transcribe") => transcribe(&mut text, &name, &json),
+            Some("transcribe") => from_outside(&mut text, &name, &json, "The program from outside"),
+            Some("streaming") => from_outside(&mut text, &name, &json, "Streaming: latency, load, and an hour of audio"),
             Some("scoring") => peers(&mut text, &name, &json, "Scoring: 10,000 utterances, 200,000 words, one thread"),
-            Some("decoding") => peers(&mut text, &name, &json, "Beam search against its peers, one thread"),
+            Some("decoding") => decoding(&mut text, &name, &json),
+            Some("audio") => audio(&mut text, &name, &json),
             Some("hotwords") => hotwords(&mut text, &name, &json),
             Some("long") => long(&mut text, &name, &json),
             other => panic!("{name}: no table for benchmark {other:?}"),
@@ -83,6 +85,42 @@ fn peers(text: &mut String, name: &str, json: &Value, title: &str) {
     }
     for (normalizer, speed) in json["lines_per_s"].as_object().into_iter().flatten() {
         writeln!(text, "\nNormaliser `{normalizer}`: {:.0} lines/s.", speed.as_f64().unwrap()).unwrap();
+    }
+}
+
+/// Beam search: each setting of each peer.
+fn decoding(text: &mut String, name: &str, json: &Value) {
+    heading(text, "Beam search against its peers: same emissions, settings and language model, one thread", name, json);
+    let versions = &json["versions"];
+    writeln!(text, "pyctcdecode {}, flashlight-text {}.\n", versions["pyctcdecode"].as_str().unwrap(), versions["flashlight-text"].as_str().unwrap())
+        .unwrap();
+    text.push_str("| peer | setting | width | peer, ms per second of audio | ours | faster than it | word errors of the peer | ours | words |\n|---|---|---|---|---|---|---|---|---|\n");
+    for row in json["rows"].as_array().unwrap() {
+        let (peer, setting) = (row["peer"].as_str().unwrap(), row["variant"].as_str().unwrap());
+        let n = |key: &str| row[key].as_f64().unwrap();
+        writeln!(
+            text,
+            "| {peer} | {setting} | {} | {:.2} | {:.2} | {:.1}x | {} | {} | {} |",
+            row["beam_width"],
+            n("peer_ms_per_audio_s"),
+            n("ours_ms_per_audio_s"),
+            n("times_faster"),
+            row["word_errors_peer"],
+            row["word_errors_ours"],
+            row["reference_words"]
+        )
+        .unwrap();
+    }
+}
+
+/// Audio files to samples.
+fn audio(text: &mut String, name: &str, json: &Value) {
+    heading(text, "Audio files to 16 kHz mono against FFmpeg, one thread", name, json);
+    writeln!(text, "{}. Above 1 we are faster; of Opus the faster of FFmpeg's two decoders counts.\n", json["ffmpeg"].as_str().unwrap()).unwrap();
+    text.push_str("| file | times real time | FFmpeg's time / ours, best run | median run |\n|---|---|---|---|\n");
+    for row in json["rows"].as_array().unwrap() {
+        let (kind, n) = (row["kind"].as_str().unwrap(), |key: &str| row[key].as_f64().unwrap());
+        writeln!(text, "| {kind} | {:.0} | {:.2} | {:.2} |", n("times_realtime"), n("best"), n("median")).unwrap();
     }
 }
 
@@ -160,8 +198,9 @@ fn yardstick(text: &mut String, name: &str, json: &Value) {
     }
 }
 
-fn transcribe(text: &mut String, name: &str, json: &Value) {
-    heading(text, "The program from outside", name, json);
+/// Figures by name, under the result's own title where it has one.
+fn from_outside(text: &mut String, name: &str, json: &Value, title: &str) {
+    heading(text, json["title"].as_str().unwrap_or(title), name, json);
     text.push_str("| what | measured |\n|---|---|\n");
     for (what, value) in json["figures"].as_object().unwrap() {
         writeln!(text, "| {what} | {} |", value.as_str().unwrap()).unwrap();

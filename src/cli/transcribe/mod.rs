@@ -78,6 +78,9 @@ pub struct Arguments {
     /// Neighbouring audio the encoder reads on each side of a cut, seconds (default: what suits the model)
     #[arg(long, alias = "context_seconds", value_name = "SECONDS")]
     context_seconds: Option<f64>,
+    /// Recognise with the context that `listen` has at this setting: what streaming costs in errors, at the speed of files
+    #[arg(long, alias = "chunk_ms", value_name = "MS")]
+    chunk_ms: Option<u32>,
     /// Write numbers, dates, times and money in digits (English)
     #[arg(long, help_heading = "Text")]
     itn: bool,
@@ -180,7 +183,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .with_writing(writing)
         .with_batch_memory(arguments.batch_memory << 20);
     let settings = format!(
-        "{} {} {:?} vad {} channels {:?} chunks {:?} {:?} itn {} case {}",
+        "{} {} {:?} vad {} channels {:?} chunks {:?} {:?} stream {:?} itn {} case {}",
         Transcriber::fingerprint(&folder)?,
         decoding.describe(),
         arguments.dtype,
@@ -188,6 +191,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         arguments.channels,
         arguments.chunk_seconds,
         arguments.context_seconds,
+        arguments.chunk_ms,
         arguments.itn,
         arguments.case
     );
@@ -196,6 +200,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         None => Sink::Stdout { format: formats[0], options, next: 0, waiting: BTreeMap::new() },
     };
     let skipped = if arguments.resume { sink.skip_done(&mut work) } else { 0 };
+    let transcriber = match arguments.chunk_ms {
+        Some(chunk_ms) => transcriber.with_stream_context(chunk_ms)?,
+        None => transcriber,
+    };
     let transcriber = match (arguments.chunk_seconds, arguments.context_seconds) {
         (None, None) => transcriber,
         (longest, context) => {
@@ -358,7 +366,7 @@ impl Report {
 }
 
 /// The first Ctrl-C ends after the work at hand; the second one ends at once.
-fn stop_on_ctrl_c() -> Arc<AtomicBool> {
+pub(super) fn stop_on_ctrl_c() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     // A second handler in one process (tests, embedders) is refused: theirs stays.

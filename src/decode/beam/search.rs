@@ -334,6 +334,12 @@ impl Search {
         self.collect_at = self.collect_from.max(2 * self.prefixes.len().max(self.moments.len()));
     }
 
+    /// Tokens that are the same in all hypotheses to come, separators at the end included.
+    pub(super) fn certain_tokens(&mut self) -> Vec<u32> {
+        self.collect();
+        if self.fusion.is_closed() { Vec::new() } else { self.moments.certain.iter().map(|m| m.token).collect() }
+    }
+
     /// Number of tokens that are the same in all hypotheses to come.
     pub(super) fn certain(&mut self) -> usize {
         self.collect();

@@ -104,7 +104,7 @@ impl Head<'_> {
     fn backward(&self, qkv: &[f32], lse: &[f32], grad_out: &[f32], grad_qkv: Shared, mut sums: PositionSums<'_>) {
         let attention = self.attention;
         let (d_head, tier, scale) = (attention.d_head(), attention.compute.tier, attention.scale());
-        let blocks = self.blocks();
+        let blocks = self.blocks(0);
         let relative = matches!(attention.positions, Positions::Relative { .. });
         let score_floats = largest(&blocks, |b| b.queries.len() * b.stride());
         let position_floats = if relative { largest(&blocks, |b| b.queries.len() * b.distance_stride()) } else { 0 };

@@ -20,6 +20,8 @@ pub struct AttentionSpec<'a> {
     pub rotary: bool,
     /// Which keys a query sees.
     pub mask: AttentionMask,
+    /// Queries start at this step: those before it are the past of a stream, attended to and no more. Inference only, where it is not 0.
+    pub first_query: usize,
 }
 
 /// Parameters of Transformer-XL relative attention.
@@ -37,7 +39,7 @@ pub struct Relative {
 ///
 /// # Shapes
 /// - `qkv`: `[batch, steps, 3 d_model]`: queries, keys, values side by side, head after head
-/// - returns `[batch, steps, d_model]`; rows in the padding are arbitrary but finite
+/// - returns `[batch, steps - first_query, d_model]`; rows in the padding are arbitrary but finite
 ///
 /// # Numerics
 /// Scores are scaled by `1 / sqrt(d_head)`; softmax in f32.
@@ -46,7 +48,8 @@ pub fn attention(qkv: Tensor<3>, spec: AttentionSpec<'_>, relative: Option<Relat
         return composed(qkv, spec, relative);
     }
     let compute = Compute::new(pass.precision(), Parallel::Rayon);
-    let op = FusedAttention { heads: spec.heads, lengths: spec.lengths.clone(), rotary: spec.rotary, mask: spec.mask, compute };
+    let AttentionSpec { heads, lengths, rotary, mask, first_query } = spec;
+    let op = FusedAttention { heads, lengths: lengths.clone(), rotary, mask, first_query, compute };
     match relative {
         None => fused::apply!(op; qkv),
         Some(Relative { u, v, positions }) => fused::apply!(op; qkv, u, v, positions),
@@ -81,7 +84,8 @@ fn composed(qkv: Tensor<3>, spec: AttentionSpec<'_>, relative: Option<Relative>)
     let scores = scores.div_scalar((d_head as f64).sqrt());
     let hidden = spec.lengths.has_padding() || spec.mask != AttentionMask::Full;
     let scores = if hidden { scores.mask_fill(hidden_keys(&spec, &device), -1e9) } else { scores };
-    activation::softmax(scores, 3).matmul(v).swap_dims(1, 2).reshape([batch, steps, d_model])
+    let all = activation::softmax(scores, 3).matmul(v).swap_dims(1, 2).reshape([batch, steps, d_model]);
+    if spec.first_query == 0 { all } else { all.slice([0..batch, spec.first_query..steps, 0..d_model]) }
 }
 
 /// True where a query does not see a key: `[batch, heads, steps, steps]`.
@@ -135,6 +139,7 @@ struct FusedAttention {
     lengths: Lengths,
     rotary: bool,
     mask: AttentionMask,
+    first_query: usize,
     compute: Compute,
 }
 
@@ -162,11 +167,16 @@ impl Fused for FusedAttention {
         let kernel = self.kernel(inputs);
         let rows = kernel.lengths.len() * kernel.steps;
         let (mut y, mut log_sums) = (to_be_written(rows * kernel.d_model), to_be_written(rows * kernel.heads));
-        kernel.forward(inputs[0].values, &mut y, &mut log_sums);
+        let first = self.first_query;
+        kernel.forward_from(first, inputs[0].values, &mut y, &mut log_sums);
         if let Some(kept) = kept {
+            assert_eq!(first, 0, "a pass with a past has no gradient");
             kept.push(log_sums);
         }
-        (y, vec![kernel.lengths.len(), kernel.steps, kernel.d_model])
+        if first > 0 {
+            y = y.chunks_exact(kernel.steps * kernel.d_model).flat_map(|row| &row[first * kernel.d_model..]).copied().collect();
+        }
+        (y, vec![kernel.lengths.len(), kernel.steps - first, kernel.d_model])
     }
 
     fn backward(&self, inputs: &[Host<'_>], kept: &Kept, grad: &[f32], _wanted: &[bool]) -> Vec<Vec<f32>> {

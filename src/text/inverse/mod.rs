@@ -181,6 +181,8 @@ mod tests {
             "one dollar five",
             "minus tenth",
             "five hundred and per cent",
+            "hundred and triple one",
+            "five double zero point second",
             "",
         ] {
             assert_eq!(written(same), same);

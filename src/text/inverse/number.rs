@@ -134,7 +134,7 @@ fn is_inner_and(words: &[&str], at: usize) -> bool {
     let before = at.checked_sub(1).and_then(|before| cardinal_part(words, before));
     words.get(at) == Some(&"and")
         && matches!(before, Some(Part::Hundred | Part::Scale(_)))
-        && words.get(at + 1).is_some_and(|w| part(w).is_some())
+        && words.get(at + 1).is_some_and(|w| part(w).is_some() || times(w).is_some())
 }
 
 /// One past the last word of the run of number words that starts at `at`; `at` where none does. An ordinal ends a run.
@@ -265,10 +265,10 @@ pub(super) fn ordinal(value: u64) -> String {
     format!("{value}{suffix}")
 }
 
-/// `value` as written: millions and more with at most one decimal by name, commas from five digits.
+/// `value` as written: up to 999 millions (and so on) with at most one decimal by name, commas from five digits.
 pub(super) fn written(value: u64) -> String {
     for (name, scale) in SCALES.into_iter().skip(1).rev() {
-        if value >= scale && value.is_multiple_of(scale / 10) {
+        if (scale..1000 * scale).contains(&value) && value.is_multiple_of(scale / 10) {
             let tenth = value % scale / (scale / 10);
             let decimal = if tenth > 0 { format!(".{tenth}") } else { String::new() };
             return format!("{}{decimal} {name}", value / scale);
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn written_numbers() {
         for (value, text) in
-            [(9999, "9999"), (10_000, "10,000"), (1_000_000, "1 million"), (1_200_000, "1.2 million"), (1_250_000, "1,250,000")]
+            [(9999, "9999"), (10_000, "10,000"), (1_000_000, "1 million"), (1_200_000, "1.2 million"), (1_250_000, "1,250,000"), (20_005_000_000, "20,005,000,000")]
         {
             assert_eq!(written(value), text);
         }

@@ -156,10 +156,12 @@ fn ordinal(words: &[&str], at: usize) -> Option<(String, usize)> {
     (!fraction && !second).then(|| (number::ordinal(number.value), number.end))
 }
 
-/// Three digits and more. Those that begin with zero stay words: the scoring normaliser drops zeros in front, so their score would change.
+/// Three digits and more. Those that begin with zero stay words: the scoring normaliser drops zeros in front, so their score would change;
+/// and so do those before a "point" that is no decimal's.
 fn digits(words: &[&str], at: usize) -> Option<(String, usize)> {
     let (digits, end) = number::digits(words, at);
-    (digits.len() >= FEWEST_DIGITS && !digits.starts_with('0') && end == number::run_end(words, at)).then_some((digits, end))
+    let alone = end == number::run_end(words, at) && words.get(end) != Some(&"point");
+    (digits.len() >= FEWEST_DIGITS && !digits.starts_with('0') && alone).then_some((digits, end))
 }
 
 /// `1980s`.
