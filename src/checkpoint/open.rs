@@ -18,6 +18,7 @@ use crate::text::Tokenizer;
 
 /// A model of one of the two kinds that this crate runs.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it, not many")]
 pub enum Opened {
     /// Log-mel features and an encoder of ours; it can be trained.
     Spectral(ModelDirectory),

@@ -112,7 +112,7 @@ impl Machine<'_> {
         self.stack.pop().filter(|v| *v != Value::Mark).map_or_else(damaged, Ok)
     }
 
-    fn to_mark(&mut self) -> Step<Vec<Value>> {
+    fn since_mark(&mut self) -> Step<Vec<Value>> {
         let mark = self.stack.iter().rposition(|v| *v == Value::Mark).map_or_else(damaged, Ok)?;
         let values = self.stack.split_off(mark + 1);
         self.stack.pop();
@@ -190,7 +190,7 @@ impl Machine<'_> {
                 b')' => self.push_tuple(Vec::new())?,
                 0x85..=0x87 => self.push_tuple_of(usize::from(opcode - 0x84))?,
                 b't' => {
-                    let values = self.to_mark()?;
+                    let values = self.since_mark()?;
                     self.push_tuple(values)?;
                 }
                 b'q' | b'r' => {
@@ -224,7 +224,7 @@ impl Machine<'_> {
                     self.set(&[key, value])?;
                 }
                 b'u' => {
-                    let pairs = self.to_mark()?;
+                    let pairs = self.since_mark()?;
                     self.set(&pairs)?;
                 }
                 // BUILD: attributes of an ordered dictionary (versions of modules) mean nothing here.

@@ -3,8 +3,8 @@
 //! # Why the output stays the same
 //!
 //! A layer gives `P(e) * FFN_e(x)` with `P(e)` the gate probability of the chosen expert. The router is drawn so small (logits of about
-//! 2e-6) that `P(e) = 1/N` up to float error, while which expert has the largest one is still decided by the input: steps spread over all
-//! experts from the first batch on. The factor `1/N` is made up for in the experts: their last matrix and bias are `N` times the dense
+//! 2e-6) that `P(e) = 1/N` up to float error, while which expert has the largest one is still decided by the input: steps go to several
+//! experts from the first batch on, if not evenly; the balance loss of training evens them out. The factor `1/N` is made up for in the experts: their last matrix and bias are `N` times the dense
 //! ones. As the router learns, `P` leaves `1/N`, and the scale is learned with it. Noise on the experts, where it is asked for, is the one
 //! thing that changes the output.
 //!

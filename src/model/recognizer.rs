@@ -29,6 +29,7 @@ impl Recognizer for AsrModel {
 
 /// A model of either kind.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it, not many")]
 pub enum AnyModel {
     /// Hears log-mel features.
     Spectral(AsrModel),

@@ -8,6 +8,7 @@ use crate::units::SampleRate;
 
 /// Samples to features.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it, not many")]
 pub enum Front {
     /// Log-mel features.
     Spectral(FrontEnd),

@@ -13,6 +13,7 @@ pub mod chunk;
 pub mod context;
 pub mod decoder;
 pub mod feed;
+pub mod find;
 pub mod format;
 pub mod front;
 pub mod gate;

@@ -1,7 +1,7 @@
 //! File to transcript.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
@@ -10,12 +10,11 @@ use burn::tensor::Device;
 use crate::audio::vad::VadOptions;
 use crate::audio::{Channels, Limits};
 use crate::checkpoint::Opened;
-use crate::checkpoint::hub::Hub;
 use crate::decode::Hypothesis;
 use crate::decode::lexicon::Lexicon;
 use crate::error::{Error, Result};
-use crate::kernel::gemm::Precision;
 use crate::features::FrontEnd;
+use crate::kernel::gemm::Precision;
 use crate::model::asr::AsrModel;
 use crate::model::pass::Chunk;
 use crate::model::recognizer::AnyModel;
@@ -35,6 +34,8 @@ use crate::pipeline::words::words;
 use crate::pipeline::writing::Writing;
 use crate::text::Tokenizer;
 use crate::units::SampleRate;
+
+pub use crate::pipeline::find::find_model;
 
 /// A loaded model with everything around it.
 #[derive(Debug)]
@@ -59,32 +60,6 @@ pub struct Transcriber {
 
 /// Memory for the activations of a batch, unless said otherwise.
 const BATCH_BYTES: usize = 64 << 20;
-
-/// Name of the model that is used when none is named.
-const DEFAULT_MODEL: &str = "base";
-
-/// The model: `named` (a folder, a `.nemo` file, or the name of a repository in the hub's cache), else `$OMNISCRIBE_MODEL`, else `models/base` under the current folder, the program's or one above it.
-///
-/// # Errors
-/// [`Error::Config`] with the places that were looked at.
-pub fn find_model(named: Option<&Path>) -> Result<PathBuf> {
-    let set = std::env::var_os("OMNISCRIBE_MODEL").map(PathBuf::from);
-    if let Some(path) = named.map(Path::to_path_buf).or(set) {
-        if path.exists() {
-            return Ok(path);
-        }
-        let pulled = path.to_str().and_then(|name| Hub::from_environment().ok()?.cached(name, "main"));
-        return Ok(pulled.unwrap_or(path));
-    }
-    let program = std::env::current_exe().ok();
-    let above = program.iter().flat_map(|p| p.ancestors().skip(1).take(4));
-    let places: Vec<PathBuf> = std::iter::once(Path::new("")).chain(above).map(|p| p.join("models").join(DEFAULT_MODEL)).collect();
-    let found = places.iter().find(|p| p.join("config.json").is_file());
-    found.cloned().ok_or_else(|| {
-        let looked: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
-        Error::config("model", format!("no model folder at {}: name one with --model", looked.join(", ")))
-    })
-}
 
 impl Transcriber {
     /// Loads the model at `path` onto `device`: a folder of ours, a published one (Parakeet-CTC, wav2vec 2.0, HuBERT), or a `.nemo` file. Decodes as the folder suggests ([`Decoding::of_model`]).

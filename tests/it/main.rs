@@ -16,6 +16,7 @@ mod dataset;
 mod decode;
 mod features;
 mod formats;
+mod host_files;
 mod hosts;
 mod inverse;
 mod knobs;
