@@ -90,6 +90,12 @@ fn model(named: Option<&Path>) -> anyhow::Result<Vec<String>> {
         FeedForwardConfig::Experts { router, groups, .. } => {
             format!("{} experts, {router:?} router", String::from(groups.clone())).to_lowercase()
         }
+        FeedForwardConfig::Sigma { router, groups, top_k, .. } => {
+            format!("{} experts, {top_k} per step, {router:?} sigmoid router", String::from(groups.clone())).to_lowercase()
+        }
+        FeedForwardConfig::Memory { layers, subkeys, .. } => {
+            format!("memory of {} rows in {} layers", subkeys * subkeys, layers.len())
+        }
     };
     let parameters: usize = directory.tensors.values().map(|tensor| tensor.values.len()).sum();
     let size = std::fs::metadata(path.join("model.safetensors")).map_or(0, |m| m.len());

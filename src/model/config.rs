@@ -207,6 +207,94 @@ pub enum FeedForwardConfig {
         /// Training: standard deviation of noise added to router logits.
         jitter: f64,
     },
+    /// sigma-MoE: several small experts per step, each scaled by the sigmoid of its logit (Csordás et al. 2023, arXiv:2310.10837).
+    Sigma {
+        /// Who owns routers: every layer (`switch`, the paper) or all layers of a group together (`omni`, a combination of our own).
+        router: RouterKind,
+        /// Groups of layers and their experts; a group of 1 expert is dense.
+        groups: ExpertGroups,
+        /// Experts per step; fewer than the experts of any group that has several.
+        top_k: usize,
+        /// Training: probability that an expert may not be chosen for a step; `top_k` experts always remain.
+        expert_dropout: f64,
+    },
+    /// Product-key memory in some layers, dense in the others (Lample et al. 2019, arXiv:1907.05242).
+    Memory {
+        /// Layers (counted from 1) that have a memory.
+        layers: Vec<usize>,
+        /// Keys of each half; the memory has the square of this in rows.
+        subkeys: usize,
+        /// Width of a query; even.
+        query: usize,
+        /// Independent queries per step.
+        heads: usize,
+        /// Rows read by each query.
+        top_k: usize,
+        /// What weighs the rows that are read.
+        weighting: MemoryWeighting,
+    },
+}
+
+/// How the scores of memory rows become weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryWeighting {
+    /// Softmax over the rows read (arXiv:1907.05242).
+    Softmax,
+    /// `max(score, 0)` (arXiv:2310.10837).
+    Relu,
+}
+
+impl FeedForwardConfig {
+    /// Groups of experts, if it has experts.
+    pub fn groups(&self) -> Option<&ExpertGroups> {
+        match self {
+            Self::Experts { groups, .. } | Self::Sigma { groups, .. } => Some(groups),
+            Self::Dense | Self::Memory { .. } => None,
+        }
+    }
+
+    fn validate(&self, n_layers: usize) -> Result<()> {
+        let rule = |holds: bool, what: String| if holds { Ok(()) } else { Err(Error::config("encoder", what)) };
+        if let Some(groups) = self.groups() {
+            let layers: usize = groups.0.iter().map(|g| g.layers).sum();
+            rule(layers == n_layers, format!("encoder.feed_forward.groups cover {layers} layers: must cover n_layers = {n_layers}"))?;
+            rule(groups.0.iter().all(|g| g.experts <= 1024), "encoder.feed_forward.groups: at most 1024 experts".into())?;
+        }
+        match self {
+            Self::Dense => {}
+            Self::Experts { jitter, .. } => {
+                rule(jitter.is_finite() && *jitter >= 0.0, format!("encoder.feed_forward.jitter = {jitter}: must be at least 0"))?;
+            }
+            Self::Sigma { groups, top_k, expert_dropout, .. } => {
+                rule(
+                    *top_k >= 1 && groups.0.iter().all(|g| g.experts == 1 || *top_k < g.experts),
+                    format!("encoder.feed_forward.top_k = {top_k}: must be at least 1 and less than the experts of every group"),
+                )?;
+                rule(
+                    (0.0..1.0).contains(expert_dropout),
+                    format!("encoder.feed_forward.expert_dropout = {expert_dropout}: must lie in 0..1"),
+                )?;
+            }
+            Self::Memory { layers, subkeys, query, heads, top_k, .. } => {
+                rule(
+                    !layers.is_empty() && layers.is_sorted_by(|a, b| a < b) && layers.iter().all(|l| (1..=n_layers).contains(l)),
+                    format!("encoder.feed_forward.layers = {layers:?}: must rise and lie in 1..={n_layers}"),
+                )?;
+                rule((1..=1024).contains(subkeys), format!("encoder.feed_forward.subkeys = {subkeys}: must lie in 1..=1024"))?;
+                rule(
+                    (2..=4096).contains(query) && query.is_multiple_of(2),
+                    format!("encoder.feed_forward.query = {query}: must be even and lie in 2..=4096"),
+                )?;
+                rule((1..=64).contains(heads), format!("encoder.feed_forward.heads = {heads}: must lie in 1..=64"))?;
+                rule(
+                    (1..=*subkeys).contains(top_k),
+                    format!("encoder.feed_forward.top_k = {top_k}: must lie in 1..=subkeys, which is {subkeys}"),
+                )?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Ownership of routers.
@@ -357,15 +445,7 @@ impl EncoderConfig {
                 "encoder.position.normalize: a stream cannot know the mean position".into(),
             )?;
         }
-        if let FeedForwardConfig::Experts { groups, jitter, .. } = &self.feed_forward {
-            let layers: usize = groups.0.iter().map(|g| g.layers).sum();
-            rule(
-                layers == self.n_layers,
-                format!("encoder.feed_forward.groups cover {layers} layers: must cover n_layers = {}", self.n_layers),
-            )?;
-            rule(groups.0.iter().all(|g| g.experts <= 1024), "encoder.feed_forward.groups: at most 1024 experts".into())?;
-            rule(jitter.is_finite() && *jitter >= 0.0, format!("encoder.feed_forward.jitter = {jitter}: must be at least 0"))?;
-        }
+        self.feed_forward.validate(self.n_layers)?;
         if let Some(intermediate) = &self.intermediate {
             rule(
                 !intermediate.layers.is_empty() && intermediate.layers.iter().all(|l| (1..self.n_layers).contains(l)),

@@ -8,8 +8,9 @@ use burn::tensor::Tensor;
 use crate::kernel::activation::Activation;
 use crate::model::init::Init;
 use crate::model::lengths::Lengths;
-use crate::model::moe::balance::{RouterLoss, router_loss};
+use crate::model::moe::balance::RouterLoss;
 use crate::model::moe::experts::Experts;
+use crate::model::moe::memory::ProductKeyMemory;
 use crate::model::moe::router::{Router, Routing};
 use crate::model::ops::experts::{ExpertWeights, Grouping, expert_feed_forward};
 use crate::model::pass::Pass;
@@ -21,6 +22,8 @@ pub enum FeedForward {
     Dense(Dense),
     /// Experts; the router is the block's own (Switch) or lent by the encoder (Omni).
     Experts(ExpertLayer),
+    /// A product-key memory.
+    Memory(ProductKeyMemory),
 }
 
 /// A dense two-layer feed-forward.
@@ -108,9 +111,10 @@ impl FeedForward {
                 let x = x.reshape([batch * steps, d_model]);
                 let routing = router.route(x.clone(), lengths, pass);
                 let y = layer.experts.forward(x, &routing, act, pass).reshape([batch, steps, d_model]);
-                let loss = router_loss(&routing);
+                let loss = router.loss(&routing);
                 (y, Some(Routed { routing, loss }))
             }
+            Self::Memory(memory) => (memory.forward(x), None),
         }
     }
 }

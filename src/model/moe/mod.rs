@@ -2,4 +2,6 @@
 
 pub mod balance;
 pub mod experts;
+pub mod memory;
 pub mod router;
+pub mod sigma;
