@@ -14,6 +14,7 @@ use omniscribe::kernel::rng::SplitMix;
 use omniscribe::model::asr::{AsrModel, AsrOutput};
 use omniscribe::model::config::{
     ActivationConfig, BlockConfig, ContextConfig, ConvolutionNorm, EncoderConfig, ExpertGroups, FeedForwardConfig, IntermediateConfig,
+    MemoryWeighting,
     PositionConfig, RouterKind, SubsamplingConfig,
 };
 use omniscribe::model::feed_forward::FeedForward;

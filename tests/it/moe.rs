@@ -390,7 +390,8 @@ fn check_memory(case: &Case<'_>, form: &str) {
     let input = tensor(&x.values, [rows, d_model]).require_grad();
     let reading = memory.read(input.clone());
     // Ours has heads first, the golden files rows.
-    let order: Vec<usize> = (0..heads).flat_map(|h| (0..rows).flat_map(move |r| (0..top_k).map(move |k| (r * heads + h) * top_k + k))).collect();
+    let slots = |h, r| (0..top_k).map(move |k| (r * heads + h) * top_k + k);
+    let order: Vec<usize> = (0..heads).flat_map(|h| (0..rows).flat_map(move |r| slots(h, r))).collect();
     let golden_rows = case.golden("value_rows_desc").indices();
     assert_eq!(reading.rows, order.iter().map(|&i| golden_rows[i]).collect::<Vec<_>>(), "{what}: rows read");
     let golden_weights: Vec<f64> = order.iter().map(|&i| case.golden("weights").values[i]).collect();
