@@ -93,6 +93,7 @@ fn model(named: Option<&Path>) -> anyhow::Result<Vec<String>> {
         FeedForwardConfig::Sigma { router, groups, top_k, .. } => {
             format!("{} experts, {top_k} per step, {router:?} sigmoid router", String::from(groups.clone())).to_lowercase()
         }
+        FeedForwardConfig::Strata { router, strata } => format!("strata of {strata:?} experts, {router:?} gates").to_lowercase(),
         FeedForwardConfig::Memory { layers, subkeys, .. } => {
             format!("memory of {} rows in {} layers", subkeys * subkeys, layers.len())
         }

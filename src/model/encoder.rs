@@ -14,6 +14,7 @@ use crate::model::lengths::Lengths;
 use crate::model::moe::experts::Experts;
 use crate::model::moe::memory::{MemorySizes, ProductKeyMemory};
 use crate::model::moe::router::{Gate, Router};
+use crate::model::moe::strata::{StrataLayer, gate_columns};
 use crate::model::ops::norm::layer_norm;
 use crate::model::pass::Pass;
 use crate::model::position::add_cape;
@@ -60,7 +61,9 @@ impl Encoder {
         let mut group_router = vec![None; config.n_layers];
         let mut experts_of = vec![1; config.n_layers];
         let sharing = match &config.feed_forward {
-            FeedForwardConfig::Experts { router, .. } | FeedForwardConfig::Sigma { router, .. } => Some(*router),
+            FeedForwardConfig::Experts { router, .. } | FeedForwardConfig::Sigma { router, .. } | FeedForwardConfig::Strata { router, .. } => {
+                Some(*router)
+            }
             FeedForwardConfig::Dense | FeedForwardConfig::Memory { .. } => None,
         };
         if let Some(groups) = config.feed_forward.groups() {
@@ -77,6 +80,10 @@ impl Encoder {
                 group_router[layer] = shared[group];
             }
         }
+        if let FeedForwardConfig::Strata { router: RouterKind::Omni, strata } = &config.feed_forward {
+            routers.push(Router::new(d, gate_columns(strata), false, 0.0, init));
+            group_router.fill(Some(0));
+        }
         let blocks = experts_of
             .iter()
             .enumerate()
@@ -85,6 +92,9 @@ impl Encoder {
                     (FeedForwardConfig::Memory { layers, subkeys, query, heads, top_k, weighting }, _) if layers.contains(&(i + 1)) => {
                         let sizes = MemorySizes { subkeys: *subkeys, query: *query, heads: *heads, top_k: *top_k };
                         FeedForward::Memory(ProductKeyMemory::new(d, sizes, *weighting, init))
+                    }
+                    (FeedForwardConfig::Strata { router, strata }, _) => {
+                        FeedForward::Strata(StrataLayer::new(d, m, strata, *router == RouterKind::Switch, init))
                     }
                     (_, 1) => FeedForward::Dense(Dense::new(d, m, init)),
                     _ => FeedForward::Experts(ExpertLayer {
@@ -104,7 +114,8 @@ impl Encoder {
         &self.config
     }
 
-    /// Parameters that do not work on a given step: of every layer's experts, all but those chosen; of a memory, the rows not read.
+    /// Parameters that do not work on a given step: of every layer's experts, all but those chosen (of strata, all but
+    /// one: a step that climbs slowly uses more); of a memory, the rows not read.
     pub fn idle_params(&self) -> usize {
         let chosen = match self.config.feed_forward {
             FeedForwardConfig::Sigma { top_k, .. } => top_k,
@@ -117,6 +128,10 @@ impl Encoder {
                 layer.experts.num_params() / experts * (experts - chosen)
             }
             FeedForward::Memory(memory) => memory.idle_params(),
+            FeedForward::Strata(layer) => {
+                let experts = layer.experts.up.dims()[0];
+                layer.experts.num_params() / experts * (experts - chosen)
+            }
         };
         self.blocks.iter().map(idle).sum()
     }
@@ -178,6 +193,6 @@ fn new_router(config: &EncoderConfig, experts: usize, init: &mut Init) -> Router
         FeedForwardConfig::Sigma { top_k, expert_dropout, .. } => {
             Router::new(d, experts, false, 0.0, init).with_gate(Gate::Sigmoid { top_k, dropout: expert_dropout })
         }
-        FeedForwardConfig::Dense | FeedForwardConfig::Memory { .. } => unreachable!("only experts are routed to"),
+        FeedForwardConfig::Dense | FeedForwardConfig::Memory { .. } | FeedForwardConfig::Strata { .. } => unreachable!("only experts are routed to"),
     }
 }

@@ -14,8 +14,7 @@ use omniscribe::kernel::rng::SplitMix;
 use omniscribe::model::asr::{AsrModel, AsrOutput};
 use omniscribe::model::config::{
     ActivationConfig, BlockConfig, ContextConfig, ConvolutionNorm, EncoderConfig, ExpertGroups, FeedForwardConfig, IntermediateConfig,
-    MemoryWeighting,
-    PositionConfig, RouterKind, SubsamplingConfig,
+    MemoryWeighting, PositionConfig, RouterKind, SubsamplingConfig,
 };
 use omniscribe::model::feed_forward::FeedForward;
 use omniscribe::model::lengths::Lengths;
@@ -859,7 +858,7 @@ mod whole {
             let jittered = match still.feed_forward {
                 FeedForwardConfig::Experts { jitter, .. } => jitter > 0.0,
                 FeedForwardConfig::Sigma { expert_dropout, .. } => expert_dropout > 0.0,
-                FeedForwardConfig::Dense | FeedForwardConfig::Memory { .. } => false,
+                FeedForwardConfig::Dense | FeedForwardConfig::Memory { .. } | FeedForwardConfig::Strata { .. } => false,
             };
             let noisy = model(&still, 9, &device());
             assert_eq!(run(&noisy, Some(1)) != run(&noisy, None), jittered, "{name}: with router noise alone");

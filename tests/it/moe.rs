@@ -9,12 +9,12 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use omniscribe::kernel::activation::Activation;
 use omniscribe::kernel::gemm::Precision;
 use omniscribe::kernel::rng::SplitMix;
+use omniscribe::model::config::MemoryWeighting;
 use omniscribe::model::feed_forward::Dense;
 use omniscribe::model::init::Init;
 use omniscribe::model::lengths::Lengths;
 use omniscribe::model::moe::balance::{RouterLoss, router_loss};
 use omniscribe::model::moe::experts::Experts;
-use omniscribe::model::config::MemoryWeighting;
 use omniscribe::model::moe::memory::{MemorySizes, ProductKeyMemory};
 use omniscribe::model::moe::router::{Gate, Router, Routing};
 use omniscribe::model::ops::experts::{ExpertWeights, Grouping, expert_feed_forward, expert_feed_forward_naive};
@@ -353,7 +353,8 @@ fn check_sigma(case: &Case<'_>, form: &str) {
     let experts = case.experts("");
     let input = tensor(&x.values, [rows, d_model]).require_grad();
     let routing = router.route(input.clone(), &Lengths::full(rows, 1), &pass());
-    let golden = Grouping::new(&case.golden("topk_index_desc").indices().into_iter().map(Some).collect::<Vec<_>>(), case.count("experts"), k);
+    let golden =
+        Grouping::new(&case.golden("topk_index_desc").indices().into_iter().map(Some).collect::<Vec<_>>(), case.count("experts"), k);
     assert_eq!(*routing.grouping, golden, "{what}: choices");
     let index = case.golden("topk_index_desc").indices();
     let scores = &case.golden("scores").values;
@@ -376,8 +377,12 @@ fn check_memory(case: &Case<'_>, form: &str) {
     let what = format!("{} {form}", case.name);
     let x = case.golden("x");
     let [rows, d_model] = x.shape[..] else { panic!("{what}: x {:?}", x.shape) };
-    let sizes =
-        MemorySizes { subkeys: case.count("n_subkeys"), query: case.count("query_dim"), heads: case.count("heads"), top_k: case.count("k") };
+    let sizes = MemorySizes {
+        subkeys: case.count("n_subkeys"),
+        query: case.count("query_dim"),
+        heads: case.count("heads"),
+        top_k: case.count("k"),
+    };
     let MemorySizes { subkeys, query, heads, top_k } = sizes;
     let mut memory = ProductKeyMemory::new(d_model, sizes, MemoryWeighting::Softmax, &mut Init::new(&device(), 0));
     // [heads, query, d_model] read as [heads * query, d_model]
@@ -401,7 +406,8 @@ fn check_memory(case: &Case<'_>, form: &str) {
     let total = (y * tensor(&case.golden("probe_v").values, [rows, d_model])).sum();
     oracle::assert_close(&format!("{what}: total"), &values(&total), &[case.number("total")], TOTAL);
     let gradients = total.backward();
-    let close = |name: &str, ours: Vec<f64>, golden: Vec<f64>| oracle::assert_close(&format!("{what}: grad {name}"), &ours, &golden, GRADIENT);
+    let close =
+        |name: &str, ours: Vec<f64>, golden: Vec<f64>| oracle::assert_close(&format!("{what}: grad {name}"), &ours, &golden, GRADIENT);
     let golden = |name: &str| case.golden(&format!("grad.{name}"));
     close("x", gradient(&input, &gradients), golden("x").values.clone());
     close("Wq", gradient(&memory.query.val(), &gradients), flat(golden("Wq")));

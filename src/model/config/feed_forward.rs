@@ -47,6 +47,13 @@ pub enum FeedForwardConfig {
         /// What weighs the rows that are read.
         weighting: MemoryWeighting,
     },
+    /// Stratified experts: a step visits one to all strata, as it needs (Xu et al. 2023, arXiv:2305.02176). In every layer.
+    Strata {
+        /// Who owns the gates: every layer (`switch`, the paper) or all layers together (`omni`, a combination of our own).
+        router: RouterKind,
+        /// Experts of each stratum, lowest first.
+        strata: Vec<usize>,
+    },
 }
 
 /// How the scores of memory rows become weights.
@@ -64,7 +71,7 @@ impl FeedForwardConfig {
     pub fn groups(&self) -> Option<&ExpertGroups> {
         match self {
             Self::Experts { groups, .. } | Self::Sigma { groups, .. } => Some(groups),
-            Self::Dense | Self::Memory { .. } => None,
+            Self::Dense | Self::Memory { .. } | Self::Strata { .. } => None,
         }
     }
 
@@ -88,6 +95,12 @@ impl FeedForwardConfig {
                 rule(
                     (0.0..1.0).contains(expert_dropout),
                     format!("encoder.feed_forward.expert_dropout = {expert_dropout}: must lie in 0..1"),
+                )?;
+            }
+            Self::Strata { strata, .. } => {
+                rule(
+                    (1..=16).contains(&strata.len()) && strata.iter().all(|n| (1..=1024).contains(n)),
+                    format!("encoder.feed_forward.strata = {strata:?}: must be 1 to 16 strata of 1..=1024 experts"),
                 )?;
             }
             Self::Memory { layers, subkeys, query, heads, top_k, .. } => {

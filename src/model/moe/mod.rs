@@ -5,3 +5,4 @@ pub mod experts;
 pub mod memory;
 pub mod router;
 pub mod sigma;
+pub mod strata;

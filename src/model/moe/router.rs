@@ -63,7 +63,12 @@ pub struct Routing {
 impl Router {
     /// A router over `experts` experts.
     pub fn new(d_model: usize, experts: usize, bias: bool, jitter: f64, init: &mut Init) -> Self {
-        Self { weight: init.fan_in([d_model, experts], d_model), bias: bias.then(|| init.fan_in([experts], d_model)), jitter, gate: Gate::Softmax }
+        Self {
+            weight: init.fan_in([d_model, experts], d_model),
+            bias: bias.then(|| init.fan_in([experts], d_model)),
+            jitter,
+            gate: Gate::Softmax,
+        }
     }
 
     /// The same router with another gate.
