@@ -210,6 +210,13 @@ fn no_dead_knob_with_a_memory() {
 }
 
 #[test]
+fn no_dead_knob_with_strata() {
+    let stacking = json!({"kind": "stacking", "factor": 4, "hidden": null});
+    let strata = json!({"kind": "strata", "router": "omni", "strata": [2, 3]});
+    no_dead_encoder_knob(&preset(cape(), conformer(), strata, stacking, Value::Null), &[]);
+}
+
+#[test]
 fn no_dead_knob_in_a_conformer_that_also_runs_in_chunks() {
     let stacking = json!({"kind": "stacking", "factor": 2, "hidden": 24});
     let mut config = preset(json!({"kind": "rotary"}), conformer(), experts("omni"), stacking, Value::Null);

@@ -553,6 +553,22 @@ fn configs() -> Vec<(&'static str, EncoderConfig)> {
                 ..base.clone()
             },
         ),
+        (
+            "transformer, rotary, stacking, two strata of experts in every layer",
+            EncoderConfig {
+                position: PositionConfig::Rotary,
+                feed_forward: FeedForwardConfig::Strata { router: RouterKind::Switch, strata: vec![2, 2] },
+                ..base.clone()
+            },
+        ),
+        (
+            "transformer, no positions, stacking, strata with gates shared by all layers",
+            EncoderConfig {
+                position: PositionConfig::None,
+                feed_forward: FeedForwardConfig::Strata { router: RouterKind::Omni, strata: vec![1, 2, 2] },
+                ..base.clone()
+            },
+        ),
         ("transformer, cape, stacking, omni in groups", base),
     ]
 }
