@@ -83,12 +83,10 @@ fn entropy_bits(shares: &[f64]) -> f64 {
 pub fn cramers_v(pairs: impl Iterator<Item = (u32, u32)>) -> Option<f64> {
     use std::collections::BTreeMap;
     let (mut cells, mut rows, mut columns) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    let mut n = 0.0;
     for (a, b) in pairs {
         *cells.entry((a, b)).or_insert(0.0) += 1.0;
         *rows.entry(a).or_insert(0.0) += 1.0;
         *columns.entry(b).or_insert(0.0) += 1.0;
-        n += 1.0;
     }
     let least = rows.len().min(columns.len());
     if least < 2 {
