@@ -47,5 +47,12 @@ fn feed_forward(encoder: &EncoderConfig) -> String {
         FeedForwardConfig::Experts { router, groups, .. } => {
             format!("{} experts, {router:?} router", String::from(groups.clone())).to_lowercase()
         }
+        FeedForwardConfig::Sigma { router, groups, top_k, .. } => {
+            format!("{} experts, {top_k} per step, {router:?} sigmoid router", String::from(groups.clone())).to_lowercase()
+        }
+        FeedForwardConfig::Strata { router, strata } => format!("strata of {strata:?} experts, {router:?} gates").to_lowercase(),
+        FeedForwardConfig::Memory { layers, subkeys, .. } => {
+            format!("memory of {} rows in {} layers", subkeys * subkeys, layers.len())
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The command line: flags to library calls. The only place that prints.
 
 mod align;
+mod analyze;
 mod bench;
 mod decoding;
 mod describe;
@@ -32,6 +33,9 @@ enum Command {
     Transcribe(transcribe::Arguments),
     /// Find the words of a text in its recording
     Align(align::Arguments),
+    /// Look into what a model learned
+    #[command(subcommand)]
+    Analyze(analyze::Command),
     /// Measure word error rates on test sets, compare results, draw reports
     Bench(bench::Arguments),
     /// Say what this machine and this build can do
@@ -56,6 +60,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let done = match cli.command {
         Command::Transcribe(arguments) => transcribe::run(&arguments),
         Command::Align(arguments) => align::run(&arguments),
+        Command::Analyze(command) => analyze::run(&command),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Listen(arguments) => listen::run(&arguments),

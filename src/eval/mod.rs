@@ -15,6 +15,7 @@ pub mod corpora;
 pub mod glm;
 mod network;
 pub mod report;
+pub mod routing;
 pub mod score;
 pub mod significance;
 pub mod summary;

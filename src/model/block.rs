@@ -12,6 +12,7 @@ use crate::model::feed_forward::{Dense, FeedForward, Routed};
 use crate::model::init::Init;
 use crate::model::lengths::Lengths;
 use crate::model::moe::router::Router;
+use crate::model::moe::strata::Adding;
 use crate::model::ops::dropout::add_branch;
 use crate::model::ops::norm::layer_norm;
 use crate::model::pass::Pass;
@@ -112,9 +113,17 @@ impl Block {
             x = add_branch(x, branch, 1.0, self.dropout, pass);
         }
         let input = layer_norm(x.clone(), &self.feed_forward_norm);
-        let (branch, routed) = self.feed_forward.forward(input, lengths, router, self.activation, pass);
         let step = if self.opening.is_some() { 0.5 } else { 1.0 };
-        x = add_branch(x, branch, step, self.dropout, pass);
+        let routed = if let FeedForward::Strata(layer) = &self.feed_forward {
+            let adding = Adding { activation: self.activation, step, dropout: self.dropout };
+            let (y, climb) = layer.forward(x, input, lengths, router, adding, pass);
+            x = y;
+            Some(Routed { routing: climb.first, loss: climb.loss })
+        } else {
+            let (branch, routed) = self.feed_forward.forward(input, lengths, router, self.activation, pass);
+            x = add_branch(x, branch, step, self.dropout, pass);
+            routed
+        };
         if let Some(norm) = &self.out_norm {
             x = layer_norm(x, norm);
         }

@@ -7,6 +7,10 @@ use crate::kernel::activation::Activation;
 use crate::kernel::attention::AttentionMask;
 use crate::model::pass::Chunk;
 
+mod feed_forward;
+
+pub use feed_forward::{ExpertGroup, ExpertGroups, FeedForwardConfig, MemoryWeighting, RouterKind};
+
 /// The encoder, from feature frames to states: everything needed to build it and nothing that depends on a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -190,76 +194,6 @@ pub enum ConvolutionNorm {
     Batch,
 }
 
-/// The kind of feed-forward. In a Conformer the experts replace the second feed-forward.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum FeedForwardConfig {
-    /// One feed-forward for every step.
-    Dense,
-    /// Mixture of experts, top-1, each chosen expert scaled by its gate probability.
-    Experts {
-        /// Who owns routers: every layer (`switch`) or all layers of a group together (`omni`).
-        router: RouterKind,
-        /// Groups of layers and their experts, e.g. `16x4` or `4x2-4x4-4x8`; a group of 1 expert is dense.
-        groups: ExpertGroups,
-        /// A bias on router logits.
-        router_bias: bool,
-        /// Training: standard deviation of noise added to router logits.
-        jitter: f64,
-    },
-}
-
-/// Ownership of routers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RouterKind {
-    /// A router per layer (Fedus et al. 2021, arXiv:2101.03961).
-    Switch,
-    /// One router shared by all layers of a group (Gu et al. 2025, arXiv:2507.05724).
-    Omni,
-}
-
-/// Consecutive layers and how many experts each of them has, written `layers x experts`, joined by `-`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct ExpertGroups(pub Vec<ExpertGroup>);
-
-/// One group of [`ExpertGroups`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExpertGroup {
-    /// Number of consecutive layers.
-    pub layers: usize,
-    /// Experts in each of them.
-    pub experts: usize,
-}
-
-impl ExpertGroups {
-    /// Group index and experts of every layer.
-    pub fn by_layer(&self) -> Vec<(usize, usize)> {
-        self.0.iter().enumerate().flat_map(|(i, g)| std::iter::repeat_n((i, g.experts), g.layers)).collect()
-    }
-}
-
-impl TryFrom<String> for ExpertGroups {
-    type Error = String;
-
-    fn try_from(text: String) -> std::result::Result<Self, String> {
-        let group = |part: &str| {
-            let (layers, experts) = part.split_once('x')?;
-            let (layers, experts) = (layers.trim().parse().ok()?, experts.trim().parse().ok()?);
-            (layers > 0 && experts > 0).then_some(ExpertGroup { layers, experts })
-        };
-        let groups: Option<Vec<_>> = text.split('-').map(group).collect();
-        groups.map(Self).ok_or_else(|| format!("expert groups \"{text}\": want layers x experts joined by -, e.g. 4x2-4x4-4x8"))
-    }
-}
-
-impl From<ExpertGroups> for String {
-    fn from(groups: ExpertGroups) -> Self {
-        groups.0.iter().map(|g| format!("{}x{}", g.layers, g.experts)).collect::<Vec<_>>().join("-")
-    }
-}
-
 /// A second use of the CTC head after a middle layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -357,15 +291,7 @@ impl EncoderConfig {
                 "encoder.position.normalize: a stream cannot know the mean position".into(),
             )?;
         }
-        if let FeedForwardConfig::Experts { groups, jitter, .. } = &self.feed_forward {
-            let layers: usize = groups.0.iter().map(|g| g.layers).sum();
-            rule(
-                layers == self.n_layers,
-                format!("encoder.feed_forward.groups cover {layers} layers: must cover n_layers = {}", self.n_layers),
-            )?;
-            rule(groups.0.iter().all(|g| g.experts <= 1024), "encoder.feed_forward.groups: at most 1024 experts".into())?;
-            rule(jitter.is_finite() && *jitter >= 0.0, format!("encoder.feed_forward.jitter = {jitter}: must be at least 0"))?;
-        }
+        self.feed_forward.validate(self.n_layers)?;
         if let Some(intermediate) = &self.intermediate {
             rule(
                 !intermediate.layers.is_empty() && intermediate.layers.iter().all(|l| (1..self.n_layers).contains(l)),
@@ -373,22 +299,5 @@ impl EncoderConfig {
             )?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn expert_groups_read_and_write() {
-        let groups = ExpertGroups::try_from("4x2-4x4-4x8".to_string()).unwrap();
-        assert_eq!(groups.by_layer()[3], (0, 2));
-        assert_eq!(groups.by_layer()[4], (1, 4));
-        assert_eq!(groups.by_layer().len(), 12);
-        assert_eq!(String::from(groups), "4x2-4x4-4x8");
-        for bad in ["", "4", "x4", "0x4", "4x0", "4x2-", "4x-2"] {
-            assert!(ExpertGroups::try_from(bad.to_string()).is_err(), "{bad}");
-        }
     }
 }

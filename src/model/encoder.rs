@@ -12,7 +12,9 @@ use crate::model::feed_forward::{Dense, ExpertLayer, FeedForward, Routed};
 use crate::model::init::Init;
 use crate::model::lengths::Lengths;
 use crate::model::moe::experts::Experts;
-use crate::model::moe::router::Router;
+use crate::model::moe::memory::{MemorySizes, ProductKeyMemory};
+use crate::model::moe::router::{Gate, Router};
+use crate::model::moe::strata::{StrataLayer, gate_columns};
 use crate::model::ops::norm::layer_norm;
 use crate::model::pass::Pass;
 use crate::model::position::add_cape;
@@ -58,30 +60,46 @@ impl Encoder {
         let mut routers = Vec::new();
         let mut group_router = vec![None; config.n_layers];
         let mut experts_of = vec![1; config.n_layers];
-        let mut switch = None;
-        if let FeedForwardConfig::Experts { router, groups, router_bias, jitter } = &config.feed_forward {
+        let sharing = match &config.feed_forward {
+            FeedForwardConfig::Experts { router, .. } | FeedForwardConfig::Sigma { router, .. } | FeedForwardConfig::Strata { router, .. } => {
+                Some(*router)
+            }
+            FeedForwardConfig::Dense | FeedForwardConfig::Memory { .. } => None,
+        };
+        if let Some(groups) = config.feed_forward.groups() {
             let mut shared = Vec::new();
             for group in &groups.0 {
-                let own = *router == RouterKind::Omni && group.experts > 1;
+                let own = sharing == Some(RouterKind::Omni) && group.experts > 1;
                 shared.push(own.then_some(routers.len()));
                 if own {
-                    routers.push(Router::new(d, group.experts, *router_bias, *jitter, init));
+                    routers.push(new_router(config, group.experts, init));
                 }
             }
             for (layer, (group, experts)) in groups.by_layer().into_iter().enumerate() {
                 experts_of[layer] = experts;
                 group_router[layer] = shared[group];
             }
-            switch = (*router == RouterKind::Switch).then_some((*router_bias, *jitter));
+        }
+        if let FeedForwardConfig::Strata { router: RouterKind::Omni, strata } = &config.feed_forward {
+            routers.push(Router::new(d, gate_columns(strata), false, 0.0, init));
+            group_router.fill(Some(0));
         }
         let blocks = experts_of
             .iter()
-            .map(|&n| {
-                let feed_forward = |init: &mut Init| match n {
-                    1 => FeedForward::Dense(Dense::new(d, m, init)),
+            .enumerate()
+            .map(|(i, &n)| {
+                let feed_forward = |init: &mut Init| match (&config.feed_forward, n) {
+                    (FeedForwardConfig::Memory { layers, subkeys, query, heads, top_k, weighting }, _) if layers.contains(&(i + 1)) => {
+                        let sizes = MemorySizes { subkeys: *subkeys, query: *query, heads: *heads, top_k: *top_k };
+                        FeedForward::Memory(ProductKeyMemory::new(d, sizes, *weighting, init))
+                    }
+                    (FeedForwardConfig::Strata { router, strata }, _) => {
+                        FeedForward::Strata(StrataLayer::new(d, m, strata, *router == RouterKind::Switch, init))
+                    }
+                    (_, 1) => FeedForward::Dense(Dense::new(d, m, init)),
                     _ => FeedForward::Experts(ExpertLayer {
                         experts: Experts::new(n, d, m, init),
-                        router: switch.map(|(bias, jitter)| Router::new(d, n, bias, jitter, init)),
+                        router: (sharing == Some(RouterKind::Switch)).then(|| new_router(config, n, init)),
                     }),
                 };
                 Block::new(config, feed_forward, init)
@@ -96,13 +114,23 @@ impl Encoder {
         &self.config
     }
 
-    /// Parameters that do not work on a given step: of every layer's experts, all but one.
+    /// Parameters that do not work on a given step: of every layer's experts, all but those chosen (of strata, all but
+    /// one: a step that climbs slowly uses more); of a memory, the rows not read.
     pub fn idle_params(&self) -> usize {
+        let chosen = match self.config.feed_forward {
+            FeedForwardConfig::Sigma { top_k, .. } => top_k,
+            _ => 1,
+        };
         let idle = |block: &Block| match &block.feed_forward {
             FeedForward::Dense(_) => 0,
             FeedForward::Experts(layer) => {
                 let experts = layer.experts.up.dims()[0];
-                layer.experts.num_params() / experts * (experts - 1)
+                layer.experts.num_params() / experts * (experts - chosen)
+            }
+            FeedForward::Memory(memory) => memory.idle_params(),
+            FeedForward::Strata(layer) => {
+                let experts = layer.experts.up.dims()[0];
+                layer.experts.num_params() / experts * (experts - chosen)
             }
         };
         self.blocks.iter().map(idle).sum()
@@ -154,5 +182,17 @@ impl Encoder {
             Some(norm) => layer_norm(x, norm),
             None => x,
         }
+    }
+}
+
+/// A router over `experts` experts, as `config` wants it.
+fn new_router(config: &EncoderConfig, experts: usize, init: &mut Init) -> Router {
+    let d = config.d_model;
+    match config.feed_forward {
+        FeedForwardConfig::Experts { router_bias, jitter, .. } => Router::new(d, experts, router_bias, jitter, init),
+        FeedForwardConfig::Sigma { top_k, expert_dropout, .. } => {
+            Router::new(d, experts, false, 0.0, init).with_gate(Gate::Sigmoid { top_k, dropout: expert_dropout })
+        }
+        FeedForwardConfig::Dense | FeedForwardConfig::Memory { .. } | FeedForwardConfig::Strata { .. } => unreachable!("only experts are routed to"),
     }
 }

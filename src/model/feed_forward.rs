@@ -8,9 +8,11 @@ use burn::tensor::Tensor;
 use crate::kernel::activation::Activation;
 use crate::model::init::Init;
 use crate::model::lengths::Lengths;
-use crate::model::moe::balance::{RouterLoss, router_loss};
+use crate::model::moe::balance::RouterLoss;
 use crate::model::moe::experts::Experts;
+use crate::model::moe::memory::ProductKeyMemory;
 use crate::model::moe::router::{Router, Routing};
+use crate::model::moe::strata::StrataLayer;
 use crate::model::ops::experts::{ExpertWeights, Grouping, expert_feed_forward};
 use crate::model::pass::Pass;
 
@@ -21,6 +23,10 @@ pub enum FeedForward {
     Dense(Dense),
     /// Experts; the router is the block's own (Switch) or lent by the encoder (Omni).
     Experts(ExpertLayer),
+    /// A product-key memory.
+    Memory(ProductKeyMemory),
+    /// Experts in strata, with residuals and norms of their own.
+    Strata(StrataLayer),
 }
 
 /// A dense two-layer feed-forward.
@@ -52,6 +58,13 @@ pub struct Routed {
     pub routing: Routing,
     /// Auxiliary losses.
     pub loss: RouterLoss,
+}
+
+impl Routed {
+    /// Experts that worked on a step, on average over the live ones.
+    pub fn experts_per_step(&self) -> f64 {
+        self.loss.load.iter().sum::<usize>() as f64 / self.routing.live_rows.max(1) as f64
+    }
 }
 
 impl Dense {
@@ -91,7 +104,7 @@ impl FeedForward {
     /// `x`, returns: `[batch, steps, d_model]`; padded steps give 0 where experts are routed
     ///
     /// # Panics
-    /// If the layer has experts and neither its own router nor a shared one: a bug of the constructor.
+    /// If the layer has experts and neither its own router nor a shared one: a bug of the constructor. If it is stratified: the block runs it.
     pub fn forward(
         &self,
         x: Tensor<3>,
@@ -108,9 +121,11 @@ impl FeedForward {
                 let x = x.reshape([batch * steps, d_model]);
                 let routing = router.route(x.clone(), lengths, pass);
                 let y = layer.experts.forward(x, &routing, act, pass).reshape([batch, steps, d_model]);
-                let loss = router_loss(&routing);
+                let loss = router.loss(&routing);
                 (y, Some(Routed { routing, loss }))
             }
+            Self::Memory(memory) => (memory.forward(x), None),
+            Self::Strata(_) => unreachable!("the block runs a stratified layer, which adds to the stream itself"),
         }
     }
 }

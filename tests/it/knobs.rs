@@ -122,6 +122,10 @@ fn encoder_choices(path: &str) -> Option<Vec<Value>> {
         "/block" => Some(vec![json!({"kind": "transformer"}), conformer()]),
         "/block/norm" => strings(&["layer", "batch"]),
         "/feed_forward" => Some(vec![json!({"kind": "dense"}), experts("omni"), experts("switch")]),
+        "/feed_forward/weighting" => strings(&["softmax", "relu"]),
+        "/feed_forward/top_k" => Some(vec![json!(1), json!(2)]),
+        "/feed_forward/expert_dropout" => Some(vec![json!(0.0), json!(0.5)]),
+        "/feed_forward/layers/0" => Some(vec![json!(1), json!(2)]),
         "/feed_forward/router" => strings(&["omni", "switch"]),
         "/feed_forward/groups" => strings(&["2x3-1x2", "3x3", "1x3-2x2", "2x3-1x1"]),
         "/subsampling" => {
@@ -189,6 +193,27 @@ fn no_dead_knob_in_a_conformer_with_rotary_positions_and_switch_routers() {
     let intermediate = json!({"layers": [1], "self_condition": true});
     let config = preset(json!({"kind": "rotary"}), conformer(), experts("switch"), stacking, intermediate);
     no_dead_encoder_knob(&config, &["/n_layers"]);
+}
+
+#[test]
+fn no_dead_knob_with_several_experts_per_step() {
+    let stacking = json!({"kind": "stacking", "factor": 4, "hidden": null});
+    let sigma = json!({"kind": "sigma", "router": "omni", "groups": "3x3", "top_k": 2, "expert_dropout": 0.5});
+    no_dead_encoder_knob(&preset(cape(), json!({"kind": "transformer"}), sigma, stacking, Value::Null), &["/n_layers"]);
+}
+
+#[test]
+fn no_dead_knob_with_a_memory() {
+    let stacking = json!({"kind": "stacking", "factor": 4, "hidden": null});
+    let memory = json!({"kind": "memory", "layers": [2], "subkeys": 5, "query": 6, "heads": 2, "top_k": 2, "weighting": "softmax"});
+    no_dead_encoder_knob(&preset(cape(), json!({"kind": "transformer"}), memory, stacking, Value::Null), &[]);
+}
+
+#[test]
+fn no_dead_knob_with_strata() {
+    let stacking = json!({"kind": "stacking", "factor": 4, "hidden": null});
+    let strata = json!({"kind": "strata", "router": "omni", "strata": [2, 3]});
+    no_dead_encoder_knob(&preset(cape(), conformer(), strata, stacking, Value::Null), &[]);
 }
 
 #[test]

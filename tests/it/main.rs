@@ -30,6 +30,7 @@ mod report;
 mod results;
 mod scoring;
 mod sphere;
+mod strata;
 mod stream;
 mod text;
 mod training;

@@ -14,7 +14,7 @@ use omniscribe::kernel::rng::SplitMix;
 use omniscribe::model::asr::{AsrModel, AsrOutput};
 use omniscribe::model::config::{
     ActivationConfig, BlockConfig, ContextConfig, ConvolutionNorm, EncoderConfig, ExpertGroups, FeedForwardConfig, IntermediateConfig,
-    PositionConfig, RouterKind, SubsamplingConfig,
+    MemoryWeighting, PositionConfig, RouterKind, SubsamplingConfig,
 };
 use omniscribe::model::feed_forward::FeedForward;
 use omniscribe::model::lengths::Lengths;
@@ -525,6 +525,50 @@ fn configs() -> Vec<(&'static str, EncoderConfig)> {
                 ..base.clone()
             },
         ),
+        (
+            "transformer, rotary, stacking, two of four experts by a shared sigmoid router",
+            EncoderConfig {
+                position: PositionConfig::Rotary,
+                feed_forward: FeedForwardConfig::Sigma {
+                    router: RouterKind::Omni,
+                    groups: ExpertGroups::try_from("3x4-1x1".to_string()).expect("groups"),
+                    top_k: 2,
+                    expert_dropout: 0.2,
+                },
+                ..base.clone()
+            },
+        ),
+        (
+            "transformer, no positions, stacking, memory in two layers",
+            EncoderConfig {
+                position: PositionConfig::None,
+                feed_forward: FeedForwardConfig::Memory {
+                    layers: vec![2, 4],
+                    subkeys: 6,
+                    query: 8,
+                    heads: 2,
+                    top_k: 3,
+                    weighting: MemoryWeighting::Softmax,
+                },
+                ..base.clone()
+            },
+        ),
+        (
+            "transformer, rotary, stacking, two strata of experts in every layer",
+            EncoderConfig {
+                position: PositionConfig::Rotary,
+                feed_forward: FeedForwardConfig::Strata { router: RouterKind::Switch, strata: vec![2, 2] },
+                ..base.clone()
+            },
+        ),
+        (
+            "transformer, no positions, stacking, strata with gates shared by all layers",
+            EncoderConfig {
+                position: PositionConfig::None,
+                feed_forward: FeedForwardConfig::Strata { router: RouterKind::Omni, strata: vec![1, 2, 2] },
+                ..base.clone()
+            },
+        ),
         ("transformer, cape, stacking, omni in groups", base),
     ]
 }
@@ -827,11 +871,17 @@ mod whole {
             if let PositionConfig::Cape { max_global_shift, max_local_shift, max_global_scaling, .. } = &mut still.position {
                 (*max_global_shift, *max_local_shift, *max_global_scaling) = (0.0, 0.0, 1.0);
             }
-            let jittered = matches!(still.feed_forward, FeedForwardConfig::Experts { jitter, .. } if jitter > 0.0);
+            let jittered = match still.feed_forward {
+                FeedForwardConfig::Experts { jitter, .. } => jitter > 0.0,
+                FeedForwardConfig::Sigma { expert_dropout, .. } => expert_dropout > 0.0,
+                FeedForwardConfig::Dense | FeedForwardConfig::Memory { .. } | FeedForwardConfig::Strata { .. } => false,
+            };
             let noisy = model(&still, 9, &device());
             assert_eq!(run(&noisy, Some(1)) != run(&noisy, None), jittered, "{name}: with router noise alone");
-            if let FeedForwardConfig::Experts { jitter, .. } = &mut still.feed_forward {
-                *jitter = 0.0;
+            if let FeedForwardConfig::Experts { jitter: noise, .. } | FeedForwardConfig::Sigma { expert_dropout: noise, .. } =
+                &mut still.feed_forward
+            {
+                *noise = 0.0;
             }
             let silent = model(&still, 9, &device());
             assert!(run(&silent, Some(1)) == run(&silent, None), "{name}: training without anything random is inference");

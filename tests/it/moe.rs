@@ -9,12 +9,14 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use omniscribe::kernel::activation::Activation;
 use omniscribe::kernel::gemm::Precision;
 use omniscribe::kernel::rng::SplitMix;
+use omniscribe::model::config::MemoryWeighting;
 use omniscribe::model::feed_forward::Dense;
 use omniscribe::model::init::Init;
 use omniscribe::model::lengths::Lengths;
 use omniscribe::model::moe::balance::{RouterLoss, router_loss};
 use omniscribe::model::moe::experts::Experts;
-use omniscribe::model::moe::router::{Router, Routing};
+use omniscribe::model::moe::memory::{MemorySizes, ProductKeyMemory};
+use omniscribe::model::moe::router::{Gate, Router, Routing};
 use omniscribe::model::ops::experts::{ExpertWeights, Grouping, expert_feed_forward, expert_feed_forward_naive};
 use omniscribe::model::ops::fused;
 use omniscribe::model::ops::norm::layer_norm;
@@ -90,8 +92,10 @@ enum Kind {
     Switch,
     /// Several with norms and residuals between.
     Stack,
-    /// A method that is not part of the product yet; its own test comes with it.
-    Later,
+    /// Several experts per step, weighted by sigmoids.
+    Sigma,
+    /// A product-key memory.
+    Memory,
 }
 
 /// One case: its line of the index and its tensors.
@@ -113,8 +117,8 @@ impl<'a> Case<'a> {
         match () {
             () if has("layers") && has("shared_router") => Kind::Stack,
             () if has("capacity") && has("experts") => Kind::Switch,
-            () if has("group") && has("k") => Kind::Later,
-            () if has("n_subkeys") => Kind::Later,
+            () if has("group") && has("k") => Kind::Sigma,
+            () if has("n_subkeys") => Kind::Memory,
             () => panic!("{}: a kind of case this test does not know: {}", self.name, self.json),
         }
     }
@@ -339,11 +343,85 @@ fn check_stack(case: &Case<'_>, form: &str) {
     }
 }
 
+/// Several experts per step, weighted by sigmoids, with the entropy of the mean distribution.
+fn check_sigma(case: &Case<'_>, form: &str) {
+    let what = format!("{} {form}", case.name);
+    let x = case.golden("x");
+    let [rows, d_model] = x.shape[..] else { panic!("{what}: x {:?}", x.shape) };
+    let k = case.count("k");
+    let router = case.router("W3", "no_bias").with_gate(Gate::Sigmoid { top_k: k, dropout: 0.5 });
+    let experts = case.experts("");
+    let input = tensor(&x.values, [rows, d_model]).require_grad();
+    let routing = router.route(input.clone(), &Lengths::full(rows, 1), &pass());
+    let golden =
+        Grouping::new(&case.golden("topk_index_desc").indices().into_iter().map(Some).collect::<Vec<_>>(), case.count("experts"), k);
+    assert_eq!(*routing.grouping, golden, "{what}: choices");
+    let index = case.golden("topk_index_desc").indices();
+    let scores = &case.golden("scores").values;
+    let gates: Vec<f64> = index.iter().enumerate().map(|(slot, e)| scores[slot / k * case.count("experts") + e]).collect();
+    oracle::assert_close(&format!("{what}: gates"), &values(&routing.weights), &gates, ROUTER);
+    let y = experts.forward(input.clone(), &routing, Activation::Relu, &pass());
+    oracle::assert_close(&format!("{what}: y"), &values(&y), &case.golden("y").values, OUTPUT);
+    let balance = router.loss(&routing).balance;
+    oracle::assert_close(&format!("{what}: balance"), &values(&balance), &[case.number("balance_loss")], ROUTER);
+    let total = (y * tensor(&case.golden("probe_v").values, [rows, d_model])).sum() + balance.mul_scalar(case.number("gamma"));
+    oracle::assert_close(&format!("{what}: total"), &values(&total), &[case.number("total")], TOTAL);
+    let gradients = total.backward();
+    oracle::assert_close(&format!("{what}: grad x"), &gradient(&input, &gradients), &case.golden("grad.x").values, GRADIENT);
+    case.check_router_gradients(&what, "W3", "no_bias", &router, &gradients);
+    case.check_expert_gradients(&what, "", &experts, &gradients);
+}
+
+/// A product-key memory; ours holds the keys transposed and the queries of all heads in one matrix.
+fn check_memory(case: &Case<'_>, form: &str) {
+    let what = format!("{} {form}", case.name);
+    let x = case.golden("x");
+    let [rows, d_model] = x.shape[..] else { panic!("{what}: x {:?}", x.shape) };
+    let sizes = MemorySizes {
+        subkeys: case.count("n_subkeys"),
+        query: case.count("query_dim"),
+        heads: case.count("heads"),
+        top_k: case.count("k"),
+    };
+    let MemorySizes { subkeys, query, heads, top_k } = sizes;
+    let mut memory = ProductKeyMemory::new(d_model, sizes, MemoryWeighting::Softmax, &mut Init::new(&device(), 0));
+    // [heads, query, d_model] read as [heads * query, d_model]
+    let flat = |g: &Golden| swap_last(&Golden { shape: vec![heads * query, d_model], values: g.values.clone() });
+    memory.query = param(&flat(case.golden("Wq")), [d_model, heads * query]);
+    memory.query_bias = param(&case.golden("bq").values, [heads * query]);
+    memory.first = param(&swap_last(case.golden("C1")), [heads, query / 2, subkeys]);
+    memory.second = param(&swap_last(case.golden("C2")), [heads, query / 2, subkeys]);
+    memory.values = param(&case.golden("V").values, [subkeys * subkeys, d_model]);
+    let input = tensor(&x.values, [rows, d_model]).require_grad();
+    let reading = memory.read(input.clone());
+    // Ours has heads first, the golden files rows.
+    let slots = |h, r| (0..top_k).map(move |k| (r * heads + h) * top_k + k);
+    let order: Vec<usize> = (0..heads).flat_map(|h| (0..rows).flat_map(move |r| slots(h, r))).collect();
+    let golden_rows = case.golden("value_rows_desc").indices();
+    assert_eq!(reading.rows, order.iter().map(|&i| golden_rows[i]).collect::<Vec<_>>(), "{what}: rows read");
+    let golden_weights: Vec<f64> = order.iter().map(|&i| case.golden("weights").values[i]).collect();
+    oracle::assert_close(&format!("{what}: weights"), &values(&reading.weights), &golden_weights, ROUTER);
+    let y = memory.forward(input.clone().reshape([1, rows, d_model])).reshape([rows, d_model]);
+    oracle::assert_close(&format!("{what}: y"), &values(&y), &case.golden("y").values, OUTPUT);
+    let total = (y * tensor(&case.golden("probe_v").values, [rows, d_model])).sum();
+    oracle::assert_close(&format!("{what}: total"), &values(&total), &[case.number("total")], TOTAL);
+    let gradients = total.backward();
+    let close =
+        |name: &str, ours: Vec<f64>, golden: Vec<f64>| oracle::assert_close(&format!("{what}: grad {name}"), &ours, &golden, GRADIENT);
+    let golden = |name: &str| case.golden(&format!("grad.{name}"));
+    close("x", gradient(&input, &gradients), golden("x").values.clone());
+    close("Wq", gradient(&memory.query.val(), &gradients), flat(golden("Wq")));
+    close("bq", gradient(&memory.query_bias.val(), &gradients), golden("bq").values.clone());
+    close("C1", gradient(&memory.first.val(), &gradients), swap_last(golden("C1")));
+    close("C2", gradient(&memory.second.val(), &gradients), swap_last(golden("C2")));
+    close("V", gradient(&memory.values.val(), &gradients), golden("V").values.clone());
+}
+
 #[test]
-fn oracle_switch_and_omni() {
+fn oracle_every_kind_of_router() {
     let (json, tensors) = (oracle::json(CASES), oracle::tensors(FILE));
     let cases = Case::list(&json, &tensors);
-    let (mut switch, mut stacks) = (0, 0);
+    let (mut switch, mut stacks, mut sigma, mut memories) = (0, 0, 0, 0);
     for case in &cases {
         match case.kind() {
             Kind::Switch => {
@@ -354,10 +432,17 @@ fn oracle_switch_and_omni() {
                 both_forms(|form| check_stack(case, form));
                 stacks += 1;
             }
-            Kind::Later => {}
+            Kind::Sigma => {
+                both_forms(|form| check_sigma(case, form));
+                sigma += 1;
+            }
+            Kind::Memory => {
+                both_forms(|form| check_memory(case, form));
+                memories += 1;
+            }
         }
     }
-    assert!(switch > 0 && stacks > 0, "cases of both kinds");
+    assert!(switch > 0 && stacks > 0 && sigma > 0 && memories > 0, "cases of every kind");
 }
 
 /// The shared router of a stack gets the sum of what separate routers with the same weights get, one for each layer.
@@ -772,4 +857,90 @@ fn padded_steps_count_in_nothing() {
         (0..ROWS).filter(|r| !live.contains(r)).all(|r| dead[r * D_MODEL..(r + 1) * D_MODEL].iter().all(|v| *v == 0.0)),
         "padding gets 0"
     );
+}
+
+/// The toy of the fact sheet: one step, three experts of one hidden unit, two chosen.
+#[test]
+fn sigma_figures_of_the_toy() {
+    let experts = Experts {
+        up: param(&[1.0, 0.5, -1.0, -1.0, 0.2, -0.4], [3, 2, 1]),
+        up_bias: param(&[0.0; 3], [3, 1]),
+        down: param(&[1.0, 2.0, 0.5, -1.0, 2.0, 0.0], [3, 1, 2]),
+        down_bias: param(&[0.0; 6], [3, 2]),
+    };
+    let router = router(&[1.0, 0.0, 1.0, 0.0, 1.0, 1.0], 2, 3, None).with_gate(Gate::Sigmoid { top_k: 2, dropout: 0.0 });
+    let x = tensor(&[0.5, -1.0], [1, 2]);
+    let routing = router.route(x.clone(), &Lengths::full(1, 1), &pass());
+    assert_eq!(routing.grouping.load(), [1, 0, 1]);
+    oracle::assert_close("gates", &values(&routing.weights), &[0.622459331, 0.377540669], PRINTED);
+    oracle::assert_close("y", &values(&experts.forward(x, &routing, Activation::Relu, &pass())), &[0.377540669, 0.0], PRINTED);
+    // Rows whose logits are [2, 0, -1] and [0, 1, 0.5]
+    let mut spread = router;
+    spread.weight = param(&[2.0, 0.0, -1.0, 0.0, 1.0, 0.5], [2, 3]);
+    let routing = spread.route(tensor(&[1.0, 0.0, 0.0, 1.0], [2, 2]), &Lengths::full(2, 1), &pass());
+    oracle::assert_close("regulariser", &values(&spread.loss(&routing).balance), &[-1.00957665], PRINTED * 10.0);
+}
+
+/// Every live step has its experts, all different, however many are excluded; at inference nothing is excluded.
+#[test]
+fn expert_dropout_leaves_enough() {
+    let mut rng = SplitMix::new(11);
+    let (rows, d_model, experts, top_k) = (40, 6, 5, 3);
+    let x = tensor(&random(&mut rng, rows * d_model, 1.0), [rows, d_model]);
+    let weight = random(&mut rng, d_model * experts, 1.0);
+    let lengths = Lengths::new(vec![20, 13], 20);
+    let route = |dropout: f64, pass: &Pass| {
+        router(&weight, d_model, experts, None).with_gate(Gate::Sigmoid { top_k, dropout }).route(x.clone(), &lengths, pass)
+    };
+    let still = route(0.0, &pass());
+    assert_eq!(route(0.999, &pass()).grouping, still.grouping, "inference");
+    for dropout in [0.3, 0.999_999] {
+        let routing = route(dropout, &Pass::training(Precision::F32, 3));
+        assert!(values(&routing.weights).iter().all(|w| w.is_finite() && *w > 0.0));
+        let mut chosen = vec![Vec::new(); rows];
+        for (e, span) in routing.grouping.offsets.windows(2).enumerate() {
+            routing.grouping.order[span[0]..span[1]].iter().for_each(|slot| chosen[slot / top_k].push(e));
+        }
+        for (row, chosen) in chosen.iter().enumerate() {
+            let live = row % 20 < lengths.valid()[row / 20];
+            assert_eq!(chosen.len(), if live { top_k } else { 0 }, "row {row}");
+            assert!(chosen.is_sorted_by(|a, b| a < b), "row {row}: {chosen:?}");
+        }
+        if dropout < 0.9 {
+            assert_ne!(routing.grouping, still.grouping, "some choice changes");
+        } else {
+            assert_eq!(routing.grouping, still.grouping, "where all are excluded, the best return");
+        }
+    }
+}
+
+/// Several experts per step: the fast dispatch equals a loop over rows, and padding counts in nothing.
+#[test]
+fn several_experts_equal_a_loop_over_rows() {
+    let mut rng = SplitMix::new(17);
+    let (d_model, experts, top_k) = (6, 5, 2);
+    let layer = random_experts(&mut rng, experts, d_model, 7);
+    let router = router(&random(&mut rng, d_model * experts, 1.0), d_model, experts, None).with_gate(Gate::Sigmoid { top_k, dropout: 0.0 });
+    let x = random(&mut rng, 9 * d_model, 1.0);
+    let run = |rows: usize, lengths: Lengths, x: &[f64]| {
+        let input = tensor(x, [rows, d_model]);
+        let routing = router.route(input.clone(), &lengths, &pass());
+        (values(&layer.forward(input, &routing, Activation::Silu, &pass())), values(&router.loss(&routing).balance), routing)
+    };
+    both_forms(|form| {
+        let (y, balance, routing) = run(9, Lengths::full(1, 9), &x);
+        let mut slots = vec![None; 9 * top_k];
+        for (e, span) in routing.grouping.offsets.windows(2).enumerate() {
+            routing.grouping.order[span[0]..span[1]].iter().for_each(|&slot| slots[slot] = Some(e));
+        }
+        let naive = expert_feed_forward_naive(tensor(&x, [9, d_model]), layer.weights(), &slots, top_k, Activation::Silu);
+        let naive = (naive * routing.weights.clone()).reshape([9, top_k, d_model]).sum_dim(1);
+        oracle::assert_close(&format!("{form}: loop"), &y, &values(&naive), REORDERED);
+        let mut padded = x.clone();
+        padded.extend(vec![5.0; 3 * d_model]);
+        let (in_batch, in_batch_balance, _) = run(12, Lengths::new(vec![9], 12), &padded);
+        assert_eq!(in_batch[..9 * d_model], y, "{form}: alone and padded");
+        assert!(in_batch[9 * d_model..].iter().all(|v| *v == 0.0), "{form}: padding gives 0");
+        oracle::assert_close(&format!("{form}: balance"), &in_batch_balance, &balance, REORDERED);
+    });
 }

@@ -1,7 +1,7 @@
 //! A benchmark run: corpora through a transcriber into a journal, and the journal into a result.
 
 pub(crate) mod segments;
-mod usage;
+pub(crate) mod usage;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

@@ -5,6 +5,7 @@
 
 mod embed;
 mod experts;
+pub mod routing;
 mod sections;
 mod sets;
 

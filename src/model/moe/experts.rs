@@ -38,11 +38,18 @@ impl Experts {
         ExpertWeights { up: self.up.val(), up_bias: self.up_bias.val(), down: self.down.val(), down_bias: self.down_bias.val() }
     }
 
-    /// Each row through its expert, scaled by its gate probability: `y_t = P_{t,e*} FFN_{e*}(x_t)`; dead rows give 0.
+    /// Each row through the experts chosen for it, scaled by their gates and summed: `y_t = sum_k w_{t,k} FFN_{e_k}(x_t)`; dead rows give 0.
     ///
     /// # Shapes
     /// `x`, returns: `[rows, d_model]`
     pub fn forward(&self, x: Tensor<2>, routing: &Routing, act: Activation, pass: &Pass) -> Tensor<2> {
-        expert_feed_forward(x, self.weights(), routing.grouping.clone(), act, pass) * routing.weights.clone()
+        let y = expert_feed_forward(x, self.weights(), routing.grouping.clone(), act, pass) * routing.weights.clone();
+        match routing.grouping.top_k {
+            1 => y,
+            k => {
+                let [slots, d_model] = y.dims();
+                y.reshape([slots / k, k, d_model]).sum_dim(1).squeeze_dim(1)
+            }
+        }
     }
 }

@@ -2,4 +2,7 @@
 
 pub mod balance;
 pub mod experts;
+pub mod memory;
 pub mod router;
+pub mod sigma;
+pub mod strata;

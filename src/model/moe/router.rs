@@ -8,6 +8,8 @@ use burn::tensor::{Int, Tensor, TensorData, activation};
 use crate::kernel::rng::SplitMix;
 use crate::model::init::Init;
 use crate::model::lengths::Lengths;
+use crate::model::moe::balance::{RouterLoss, router_loss};
+use crate::model::moe::sigma;
 use crate::model::ops::experts::Grouping;
 use crate::model::pass::Pass;
 
@@ -21,6 +23,22 @@ pub struct Router {
     pub bias: Option<Param<Tensor<1>>>,
     /// Standard deviation of the noise on training logits.
     jitter: f64,
+    #[module(skip)]
+    gate: Gate,
+}
+
+/// How logits become choices and weights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Gate {
+    /// The most probable expert, weighted by its probability (Switch, Omni-router).
+    Softmax,
+    /// Several experts, each weighted by the sigmoid of its own logit (sigma-MoE).
+    Sigmoid {
+        /// Experts per step.
+        top_k: usize,
+        /// Training: probability that an expert may not be chosen for a step.
+        dropout: f64,
+    },
 }
 
 /// The choice of an expert for every step of a batch.
@@ -28,7 +46,7 @@ pub struct Router {
 pub struct Routing {
     /// Steps sorted by expert; padded steps belong to none.
     pub grouping: Arc<Grouping>,
-    /// Gate probability of the choice, `[rows, 1]`: the task gradient of the router flows through it.
+    /// Gate of each choice, `[rows * top_k, 1]`: the task gradient of the router flows through it.
     pub weights: Tensor<2>,
     /// Probabilities of all experts, `[rows, experts]`.
     pub probs: Tensor<2>,
@@ -38,14 +56,24 @@ pub struct Routing {
     pub live: Tensor<1>,
     /// How many rows are live.
     pub live_rows: usize,
-    /// Expert of every row; `None` in the padding.
+    /// First choice of every row; `None` in the padding.
     pub choices: Arc<Vec<Option<usize>>>,
 }
 
 impl Router {
     /// A router over `experts` experts.
     pub fn new(d_model: usize, experts: usize, bias: bool, jitter: f64, init: &mut Init) -> Self {
-        Self { weight: init.fan_in([d_model, experts], d_model), bias: bias.then(|| init.fan_in([experts], d_model)), jitter }
+        Self {
+            weight: init.fan_in([d_model, experts], d_model),
+            bias: bias.then(|| init.fan_in([experts], d_model)),
+            jitter,
+            gate: Gate::Softmax,
+        }
+    }
+
+    /// The same router with another gate.
+    pub fn with_gate(self, gate: Gate) -> Self {
+        Self { gate, ..self }
     }
 
     /// Number of experts routed to.
@@ -53,14 +81,22 @@ impl Router {
         self.weight.dims()[1]
     }
 
-    /// Chooses the most probable expert for every live step.
+    /// The auxiliary losses that go with the gate.
+    pub fn loss(&self, routing: &Routing) -> RouterLoss {
+        match self.gate {
+            Gate::Softmax => router_loss(routing),
+            Gate::Sigmoid { .. } => sigma::loss(routing),
+        }
+    }
+
+    /// Chooses the experts of every live step.
     ///
     /// # Shapes
     /// - `x`: `[rows, d_model]`, rows = batch x steps
     /// - `lengths`: steps at or past the length are routed nowhere
     ///
     /// # Numerics
-    /// Logits and softmax in f32 whatever the precision of the pass. The weight is the gate probability, never renormalised.
+    /// Logits and gates in f32 whatever the precision of the pass. The weight is the gate itself, never renormalised.
     ///
     /// # Reference
     /// Gu et al. 2025, arXiv:2507.05724: `P = softmax(X W_shared)`, evaluated anew on every layer's input. Differs: none.
@@ -75,6 +111,9 @@ impl Router {
             let mut rng = SplitMix::new(seed);
             let noise: Vec<f32> = (0..rows * self.experts()).map(|_| rng.next_normal() * self.jitter as f32).collect();
             logits = logits + Tensor::from_data(TensorData::new(noise, [rows, self.experts()]), &device);
+        }
+        if let Gate::Sigmoid { top_k, dropout } = self.gate {
+            return sigma::route(logits, top_k, dropout, lengths, pass);
         }
         let probs = activation::softmax(logits.clone(), 1);
         let choices = argmax_live(&probs, lengths);

@@ -110,12 +110,12 @@ fn colour(expert: usize) -> String {
     COLOURS.get(expert).map_or_else(hue, |c| (*c).to_string())
 }
 
-fn open(class: &str, width: f64, height: f64) -> String {
+pub(super) fn open(class: &str, width: f64, height: f64) -> String {
     format!("<svg class=\"{class}\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" role=\"img\">")
 }
 
 /// A square whose strength is `share` of the strongest.
-fn cell((x, y): (f64, f64), (width, height): (f64, f64), share: f64, title: &str) -> String {
+pub(super) fn cell((x, y): (f64, f64), (width, height): (f64, f64), share: f64, title: &str) -> String {
     let strength = if share.is_finite() { 0.04 + 0.96 * share } else { 0.04 };
     format!(
         "<rect class=\"fa\" x=\"{x}\" y=\"{y}\" width=\"{}\" height=\"{}\" fill-opacity=\"{strength:.3}\"><title>{title}</title></rect>",
