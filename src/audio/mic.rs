@@ -99,7 +99,8 @@ fn find(wanted: Option<&str>) -> Result<cpal::Device> {
     let id = |device: &cpal::Device| device.id().map(|id| id.to_string()).unwrap_or_default();
     let all: Vec<cpal::Device> = host.input_devices().map_err(|e| unavailable(wanted, &e))?.collect();
     let exact = all.iter().position(|d| id(d) == wanted || name_of(d) == wanted);
-    let found = exact.or_else(|| all.iter().position(|d| name_of(d).to_lowercase().contains(&folded) || id(d).to_lowercase().contains(&folded)));
+    let found =
+        exact.or_else(|| all.iter().position(|d| name_of(d).to_lowercase().contains(&folded) || id(d).to_lowercase().contains(&folded)));
     found.and_then(|at| all.into_iter().nth(at)).ok_or_else(|| Error::DeviceUnavailable { requested: wanted.into(), available: known() })
 }
 
@@ -110,7 +111,11 @@ fn known() -> String {
 }
 
 fn name_of(device: &cpal::Device) -> String {
-    device.description().map(|d| d.name().to_string()).or_else(|_| device.id().map(|id| id.to_string())).unwrap_or_else(|_| "unnamed".into())
+    device
+        .description()
+        .map(|d| d.name().to_string())
+        .or_else(|_| device.id().map(|id| id.to_string()))
+        .unwrap_or_else(|_| "unnamed".into())
 }
 
 fn start<T>(device: &cpal::Device, config: StreamConfig, mut writer: Writer) -> std::result::Result<cpal::Stream, cpal::Error>

@@ -55,7 +55,10 @@ fn events_lines_and_pipes_say_the_same() {
         let heard = event["heard"].as_f64().expect("heard");
         for word in event["words"].as_array().expect("words") {
             let number = |key: &str| word[key].as_f64().expect("a number");
-            assert!(number("start") < number("end") && number("end") <= heard + 0.04 && (0.0..=1.0).contains(&number("confidence")), "{word}");
+            assert!(
+                number("start") < number("end") && number("end") <= heard + 0.04 && (0.0..=1.0).contains(&number("confidence")),
+                "{word}"
+            );
         }
         assert!(event["at"].as_f64().is_some());
     }
@@ -63,7 +66,10 @@ fn events_lines_and_pipes_say_the_same() {
     assert_eq!(out(listen(folder.path()).arg("-").write_stdin(std::fs::read(&file).expect("an asset"))), plain);
     assert_eq!(out(listen(folder.path()).arg("--raw").write_stdin(pcm("digits.wav"))), plain);
     let stereo: Vec<u8> = pcm("digits.wav").chunks_exact(2).flat_map(|s| [s, s].concat()).collect();
-    assert_eq!(out(listen(folder.path()).args(["-", "--channels", "2", "--rate", "16000", "--format", "S16_LE"]).write_stdin(stereo)), plain);
+    assert_eq!(
+        out(listen(folder.path()).args(["-", "--channels", "2", "--rate", "16000", "--format", "S16_LE"]).write_stdin(stereo)),
+        plain
+    );
     assert_eq!(out(listen(folder.path()).arg("-").write_stdin(Vec::new())), "");
 }
 

@@ -49,13 +49,25 @@ fn encoders() -> Vec<(&'static str, EncoderConfig)> {
     let striding = |factor: usize| json!({"kind": "convolution", "factor": factor, "channels": 5});
     let all = [
         ("rotary, stacking, omni, self-conditioned", json!({})),
-        ("relative, striding by 8, batch norm, dense", json!({"position": {"kind": "relative"}, "subsampling": striding(8),
-            "block": conformer(7, "batch"), "feed_forward": {"kind": "dense"}, "intermediate": null, "scale_input": true})),
-        ("relative, striding by 4, long kernel", json!({"position": {"kind": "relative"}, "subsampling": striding(4), "block": conformer(15, "layer")})),
-        ("transformer, cape, striding by 2, switch", json!({"position": cape, "subsampling": striding(2), "block": {"kind": "transformer"},
-            "feed_forward": {"kind": "experts", "router": "switch", "groups": "3x3", "router_bias": false, "jitter": 0.0}})),
-        ("no positions, one tap, stacking without a hidden layer", json!({"position": {"kind": "none"}, "block": conformer(1, "layer"),
-            "subsampling": {"kind": "stacking", "factor": 3, "hidden": null}, "intermediate": {"layers": [2], "self_condition": false}})),
+        (
+            "relative, striding by 8, batch norm, dense",
+            json!({"position": {"kind": "relative"}, "subsampling": striding(8),
+            "block": conformer(7, "batch"), "feed_forward": {"kind": "dense"}, "intermediate": null, "scale_input": true}),
+        ),
+        (
+            "relative, striding by 4, long kernel",
+            json!({"position": {"kind": "relative"}, "subsampling": striding(4), "block": conformer(15, "layer")}),
+        ),
+        (
+            "transformer, cape, striding by 2, switch",
+            json!({"position": cape, "subsampling": striding(2), "block": {"kind": "transformer"},
+            "feed_forward": {"kind": "experts", "router": "switch", "groups": "3x3", "router_bias": false, "jitter": 0.0}}),
+        ),
+        (
+            "no positions, one tap, stacking without a hidden layer",
+            json!({"position": {"kind": "none"}, "block": conformer(1, "layer"),
+            "subsampling": {"kind": "stacking", "factor": 3, "hidden": null}, "intermediate": {"layers": [2], "self_condition": false}}),
+        ),
     ];
     all.into_iter().map(|(name, change)| (name, encoder(&change))).collect()
 }
@@ -118,7 +130,8 @@ fn every_layer_streams_as_it_runs_offline() {
                 let offline = values(offline);
                 for _ in 0..2 {
                     let parts = pieces(&x, d, chunk.steps, 4, &mut rng);
-                    let outputs = parts.iter().filter(|p| !p.is_empty()).filter_map(|p| step(Some(tensor(p.to_vec(), [1, p.len() / d, d]))));
+                    let outputs =
+                        parts.iter().filter(|p| !p.is_empty()).filter_map(|p| step(Some(tensor(p.to_vec(), [1, p.len() / d, d]))));
                     let streamed: Vec<f32> = outputs.flat_map(values).collect();
                     step(None);
                     same(&format!("{name}, {what}, {chunk:?}"), SAME, &streamed, &offline);
@@ -262,7 +275,15 @@ pub fn streaming_model() -> tempfile::TempDir {
     if config["encoder"]["context"]["kind"] != "chunks" {
         config["encoder"]["context"] = json!({"kind": "chunks", "sizes": [4, 8, 16, 32], "left": 128});
         // In chunks that they were not trained for, such weights hear letters but no spaces: one letter takes their place.
-        let swap = |c| if c == ' ' { 'n' } else if c == 'n' { ' ' } else { c };
+        let swap = |c| {
+            if c == ' ' {
+                'n'
+            } else if c == 'n' {
+                ' '
+            } else {
+                c
+            }
+        };
         let (head, characters) = tokenizer.rsplit_once(": \"").expect("characters at its end");
         tokenizer = format!("{head}: \"{}", characters.replace("\n", "").chars().map(swap).collect::<String>());
     }
@@ -355,7 +376,8 @@ fn the_whole_path_streams_as_it_runs_offline() {
             let offline = open(folder.path(), &decoding).with_stream_context(chunk_ms).expect("chunks").transcribe_samples(&samples);
             assert!(offline.words.len() > 3, "{name}: {}", offline.text);
             same_words(&format!("{name}, {file}, {chunk_ms} ms"), &finals(&events), &offline.words);
-            let early = events.iter().take_while(|e| !matches!(e, Event::Endpoint { .. })).filter(|e| matches!(e, Event::Final { .. })).count();
+            let early =
+                events.iter().take_while(|e| !matches!(e, Event::Endpoint { .. })).filter(|e| matches!(e, Event::Final { .. })).count();
             assert!(early >= 1, "{name}: {early} times words became final before the end");
         }
     }
@@ -409,7 +431,9 @@ fn pauses_end_utterances_and_long_ones_are_cut_between_words() {
     let all = events(&transcriber, SampleRate::HZ_16000, &audio, 320, Endpointing::default(), 5);
     let ends: Vec<(Rule, f64, f64, &str)> = all
         .iter()
-        .filter_map(|e| if let Event::Endpoint { rule, end, heard, text, .. } = e { Some((*rule, *end, *heard, text.as_str())) } else { None })
+        .filter_map(
+            |e| if let Event::Endpoint { rule, end, heard, text, .. } = e { Some((*rule, *end, *heard, text.as_str())) } else { None },
+        )
         .collect();
     assert!(ends.len() >= 2, "{ends:?}");
     for &(rule, end, heard, _) in ends.iter().filter(|e| e.0 == Rule::Pause) {
@@ -430,7 +454,10 @@ fn pauses_end_utterances_and_long_ones_are_cut_between_words() {
     let (short, uncut) = (finals(&short), finals(&uncut));
     let text = |words: &[Word]| words.iter().map(|w| w.word.as_str()).collect::<Vec<_>>().join(" ");
     assert_eq!(text(&short), text(&uncut));
-    assert!(short.iter().zip(&uncut).all(|(a, b)| (0.0..0.13).contains(&(a.start - b.start + 1e-9)) && (a.end - b.end).abs() < 1e-6), "{short:?}");
+    assert!(
+        short.iter().zip(&uncut).all(|(a, b)| (0.0..0.13).contains(&(a.start - b.start + 1e-9)) && (a.end - b.end).abs() < 1e-6),
+        "{short:?}"
+    );
 }
 
 #[test]

@@ -121,8 +121,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     rayon::ThreadPoolBuilder::new().num_threads(arguments.threads.max(1)).build_global()?;
     let folder = find_model(arguments.model.as_deref())?;
     let decoding = arguments.decoding.decoding(&folder)?;
-    let transcriber =
-        Transcriber::open(&folder, device::open(arguments.device)?, arguments.dtype.precision())?.with_decoding(&decoding)?;
+    let transcriber = Transcriber::open(&folder, device::open(arguments.device)?, arguments.dtype.precision())?.with_decoding(&decoding)?;
     if arguments.verbose {
         let (model, loaded) = (folder.display(), start.elapsed().as_millis());
         eprintln!("{}, model {model}, decoder {}, loaded in {loaded} ms", input.describe(), decoding.describe());
@@ -169,7 +168,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         );
     }
     match failure {
-        Some(reason) => Err(Error::DeviceUnavailable { requested: format!("{}, lost ({reason})", input.describe()), available: "see --list-devices".into() }.into()),
+        Some(reason) => Err(Error::DeviceUnavailable {
+            requested: format!("{}, lost ({reason})", input.describe()),
+            available: "see --list-devices".into(),
+        }
+        .into()),
         None => Ok(ExitCode::SUCCESS),
     }
 }

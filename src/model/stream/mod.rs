@@ -57,7 +57,8 @@ impl AsrStream {
     pub fn new(model: &AsrModel, chunk: Chunk, precision: Precision) -> Result<Self> {
         let config = model.encoder.config();
         if config.context.chunk(chunk.steps) != Some(chunk) {
-            let reason = format!("encoder.context {:?} has no chunks of {} steps: this model cannot stream so", config.context, chunk.steps);
+            let reason =
+                format!("encoder.context {:?} has no chunks of {} steps: this model cannot stream so", config.context, chunk.steps);
             return Err(Error::config("stream", reason));
         }
         let blocks = model.encoder.blocks.iter().map(|block| BlockStream::new(block, chunk)).collect();

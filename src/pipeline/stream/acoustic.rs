@@ -2,7 +2,7 @@
 
 use crate::audio::Resampler;
 use crate::error::{Error, Result};
-use crate::features::{FrontEnd, FrontEndStream, Framing, LastFrame, Running};
+use crate::features::{Framing, FrontEnd, FrontEndStream, LastFrame, Running};
 use crate::kernel::gemm::Precision;
 use crate::model::asr::AsrModel;
 use crate::model::pass::Chunk;
@@ -32,7 +32,8 @@ impl<'a> Acoustic<'a> {
     /// As [`Resampler::new`] and [`AsrStream::new`]; [`Error::Config`] for features that need the whole utterance.
     pub fn new(model: &'a AsrModel, front_end: &FrontEnd, rate: SampleRate, chunk: Chunk, precision: Precision) -> Result<Self> {
         let config = front_end.config();
-        let running = config.normalization.running(config.mels).filter(|_| !matches!(config.framing, Framing::Centred { last: LastFrame::Mask, .. }));
+        let running =
+            config.normalization.running(config.mels).filter(|_| !matches!(config.framing, Framing::Centred { last: LastFrame::Mask, .. }));
         let running = running.ok_or_else(|| Error::config("stream", "the front end of this model needs whole utterances"))?;
         Ok(Self {
             model,

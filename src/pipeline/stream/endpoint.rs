@@ -90,7 +90,9 @@ mod tests {
         assert_eq!(rules.rule(19.9, 0.1, Spoken::Something), None);
         assert_eq!(rules.rule(20.0, 0.1, Spoken::Something), Some(Rule::Length));
         rules.validate().unwrap();
-        for bad in [Endpointing { silence: 0.0, ..rules }, Endpointing { pause: f64::NAN, ..rules }, Endpointing { longest: 301.0, ..rules }] {
+        for bad in
+            [Endpointing { silence: 0.0, ..rules }, Endpointing { pause: f64::NAN, ..rules }, Endpointing { longest: 301.0, ..rules }]
+        {
             assert!(bad.validate().is_err(), "{bad:?}");
         }
     }
