@@ -243,6 +243,26 @@ fn overfits_four_clips_to_no_word_error() {
 }
 
 #[test]
+fn every_kind_of_feed_forward_learns() {
+    let tones = Tones::new();
+    let kinds = [
+        "{kind=\"experts\",router=\"switch\",groups=\"2x3\",router_bias=false,jitter=0}",
+        "{kind=\"sigma\",router=\"switch\",groups=\"2x6\",top_k=2,expert_dropout=0.05}",
+        "{kind=\"sigma\",router=\"omni\",groups=\"2x6\",top_k=2,expert_dropout=0.05}",
+        "{kind=\"memory\",layers=[2],subkeys=12,query=16,heads=2,top_k=6,weighting=\"softmax\"}",
+        "{kind=\"memory\",layers=[2],subkeys=12,query=16,heads=2,top_k=6,weighting=\"relu\"}",
+        "{kind=\"strata\",router=\"switch\",strata=[2,2]}",
+        "{kind=\"strata\",router=\"omni\",strata=[1,2,2]}",
+    ];
+    for (i, kind) in kinds.iter().enumerate() {
+        let changes = ["control.audio_hours=0.02", "batches.frames_per_batch=1000", &format!("encoder.feed_forward={kind}")];
+        let outcome = tones.run(&format!("kind{i}"), &changes).expect("trains");
+        let losses = losses(&tones.log(&format!("kind{i}")));
+        assert!(outcome.last_loss < 0.7 * losses[0], "{kind}: {} to {} in {} steps", losses[0], outcome.last_loss, outcome.steps);
+    }
+}
+
+#[test]
 fn seeds_decide_and_nothing_else() {
     let tones = Tones::new();
     let steps = ["control.audio_hours=0.008"];
