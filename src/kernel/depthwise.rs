@@ -10,6 +10,10 @@ use rayon::prelude::*;
 
 use super::simd::{LINE as BLOCK, Line, Tier, Wide, wide_tiers};
 
+mod sees;
+
+use sees::Sees;
+
 /// Steps, or taps of the weight gradient, are padded to a multiple: what the widest tier holds in registers.
 const TILE: usize = super::simd::MAX_TILE;
 /// Output steps of one task.
@@ -170,46 +174,6 @@ fn pack_weight(weight: &[f32], kernel: usize, backwards: bool) -> Vec<Line> {
 struct Span<'a> {
     steps: usize,
     live: &'a [usize],
-}
-
-/// Which input steps an output step may use, besides those its taps reach.
-#[derive(Clone, Copy)]
-enum Sees {
-    /// All.
-    All,
-    /// Those before the end of its chunk of so many steps (values).
-    UntilChunkEnd(usize),
-    /// Those from the start of its chunk on (gradients of the input).
-    FromChunkStart(usize),
-}
-
-impl Sees {
-    fn chunk(self) -> Option<usize> {
-        match self {
-            Self::All => None,
-            Self::UntilChunkEnd(chunk) | Self::FromChunkStart(chunk) => Some(chunk),
-        }
-    }
-
-    /// What the output steps from `first` on, all of one chunk, see of `live` steps.
-    fn steps(self, first: usize, live: usize) -> Range<usize> {
-        match self {
-            Self::All => 0..live,
-            Self::UntilChunkEnd(chunk) => 0..live.min((first / chunk + 1).saturating_mul(chunk)),
-            Self::FromChunkStart(chunk) => (first / chunk * chunk).min(live)..live,
-        }
-    }
-
-    /// Output steps `range` in pieces of one chunk each.
-    fn pieces(self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-        let mut first = range.start;
-        std::iter::from_fn(move || {
-            let end = self.chunk().map_or(range.end, |chunk| range.end.min((first / chunk + 1).saturating_mul(chunk)));
-            let piece = first..end;
-            first = end;
-            (!piece.is_empty()).then_some(piece)
-        })
-    }
 }
 
 impl Depthwise<'_> {

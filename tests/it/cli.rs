@@ -225,7 +225,7 @@ fn broken_models_are_refused_by_name_and_quickly() {
         (&["config.json: missing field `scale_input`"], |m| {
             edit_config(m, |c| drop(c["encoder"].as_object_mut().expect("object").remove("scale_input")));
         }),
-        (&["config.json: missing field `format_version`"], |m| {
+        (&["config.json: neither format_version (ours) nor model_type"], |m| {
             edit_config(m, |c| drop(c.as_object_mut().expect("object").remove("format_version")));
         }),
         (&["config.json: format version 2, this build reads 1"], |m| edit_config(m, |c| c["format_version"] = json!(2))),

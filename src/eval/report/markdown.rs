@@ -39,8 +39,9 @@ pub fn table(result: &RunResult) -> String {
     let memory = s.peak_memory_bytes.map(|b| format!(", peak memory {:.0} MiB", b as f64 / f64::from(1 << 20))).unwrap_or_default();
     let shares = [("audio", s.shares.audio), ("features", s.shares.features), ("encoder", s.shares.encoder), ("decoder", s.shares.decoder)];
     let shares: Vec<String> = shares.iter().map(|(name, share)| format!("{name} {:.0} %", 100.0 * share)).collect();
-    // Writing to a String cannot fail.
-    let _ = writeln!(
+    // Transcripts of another program were not timed. Writing to a String cannot fail.
+    let timed = s.rtfx_compute > 0.0;
+    let _ = timed.then(|| writeln!(
         text,
         "\nSpeed on {} ({}, {}, {} threads): RTFx {:.1} compute, {:.1} end to end; {}; first transcript after {:.2} s{memory}.",
         cell(&p.device),
@@ -51,7 +52,7 @@ pub fn table(result: &RunResult) -> String {
         s.rtfx_end_to_end,
         shares.join(", "),
         s.first_transcript_seconds,
-    );
+    ));
     if let Some(c) = &result.confidence {
         let right = percent(c.right as f64 / c.words.max(1) as f64);
         let _ = write!(text, "\nConfidence of {} words, {right} % of them right: {}", c.words, quality(c.raw));
