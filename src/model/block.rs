@@ -118,7 +118,7 @@ impl Block {
             let adding = Adding { activation: self.activation, step, dropout: self.dropout };
             let (y, climb) = layer.forward(x, input, lengths, router, adding, pass);
             x = y;
-            Some(Routed { routing: climb.first, loss: climb.loss })
+            Some(Routed { routing: climb.first, loss: climb.loss, paths: Some(climb.paths) })
         } else {
             let (branch, routed) = self.feed_forward.forward(input, lengths, router, self.activation, pass);
             x = add_branch(x, branch, step, self.dropout, pass);

@@ -58,9 +58,16 @@ pub struct Routed {
     pub routing: Routing,
     /// Auxiliary losses.
     pub loss: RouterLoss,
+    /// Stratified experts: the way of every row through the strata.
+    pub paths: Option<Vec<Vec<usize>>>,
 }
 
 impl Routed {
+    /// The experts that worked on each row: in the order of its way through strata, else in ascending order; none in the padding.
+    pub fn visited(&self) -> Vec<Vec<usize>> {
+        self.paths.clone().unwrap_or_else(|| self.routing.grouping.experts_of_rows())
+    }
+
     /// Experts that worked on a step, on average over the live ones.
     pub fn experts_per_step(&self) -> f64 {
         self.loss.load.iter().sum::<usize>() as f64 / self.routing.live_rows.max(1) as f64
@@ -122,7 +129,7 @@ impl FeedForward {
                 let routing = router.route(x.clone(), lengths, pass);
                 let y = layer.experts.forward(x, &routing, act, pass).reshape([batch, steps, d_model]);
                 let loss = router.loss(&routing);
-                (y, Some(Routed { routing, loss }))
+                (y, Some(Routed { routing, loss, paths: None }))
             }
             Self::Memory(memory) => (memory.forward(x), None),
             Self::Strata(_) => unreachable!("the block runs a stratified layer, which adds to the stream itself"),

@@ -237,7 +237,7 @@ fn broken_models_are_refused_by_name_and_quickly() {
         (&["tokenizer.json: tokenizer: EOF"], |m| cut(&m.join("tokenizer.json"), |n| n / 2)),
         (&["model.safetensors: No such file"], |m| std::fs::remove_file(m.join("model.safetensors")).expect("remove")),
         (&["model.safetensors: mismatched not a safetensors file"], |m| cut(&m.join("model.safetensors"), |n| n / 2)),
-        (&["model.safetensors: mismatched not a safetensors file"], |m| cut(&m.join("model.safetensors"), |_| 0)),
+        (&["model.safetensors: the file is empty"], |m| cut(&m.join("model.safetensors"), |_| 0)),
         (&["model.safetensors: missing head.weight"], |m| edit_weights(m, |t| drop(t.remove("head.weight")))),
         (&["model.safetensors: unused encoder.extra"], |m| {
             edit_weights(m, |t| drop(t.insert("encoder.extra".into(), HostTensor { shape: vec![1], values: vec![0.0] })));

@@ -16,7 +16,7 @@ use omniscribe::model::config::{
     ActivationConfig, BlockConfig, ContextConfig, ConvolutionNorm, EncoderConfig, ExpertGroups, FeedForwardConfig, IntermediateConfig,
     MemoryWeighting, PositionConfig, RouterKind, SubsamplingConfig,
 };
-use omniscribe::model::feed_forward::FeedForward;
+use omniscribe::model::feed_forward::{FeedForward, Routed};
 use omniscribe::model::lengths::Lengths;
 use omniscribe::model::ops::activation::{activate, glu};
 use omniscribe::model::ops::attention::{AttentionSpec, Relative, attention};
@@ -643,15 +643,6 @@ fn argmax(logits: &[f64]) -> Vec<usize> {
     logits.chunks_exact(VOCAB).map(best).collect()
 }
 
-/// The experts of every row, rising.
-fn all_choices(grouping: &Grouping) -> Vec<Vec<usize>> {
-    let mut rows = vec![Vec::new(); grouping.rows];
-    for (expert, ends) in grouping.offsets.windows(2).enumerate() {
-        grouping.order[ends[0]..ends[1]].iter().for_each(|slot| rows[slot / grouping.top_k].push(expert));
-    }
-    rows
-}
-
 /// The gradient of every parameter by name.
 fn gradients_by_name<M: Module>(model: &M, gradients: &Gradients) -> Results {
     struct Visit<'a>(Names, &'a Gradients, Results);
@@ -921,7 +912,7 @@ mod whole {
                 let model = model(&config, 10 + seed, &Device::flex());
                 let run = |precision| -> (Vec<f64>, Vec<Vec<usize>>) {
                     let output = model.forward(features.clone(), &lengths, &Pass::inference(precision));
-                    (logits(&output)[0].concat(), output.routed.iter().flatten().flat_map(|r| all_choices(&r.routing.grouping)).collect())
+                    (logits(&output)[0].concat(), output.routed.iter().flatten().flat_map(Routed::visited).collect())
                 };
                 let ((fine, to), (coarse, coarse_to)) = (run(Precision::F32), run(Precision::Bf16));
                 let rerouted = to.iter().zip(&coarse_to).filter(|(a, b)| a != b).count();

@@ -48,9 +48,10 @@ fn bench(text: &mut String, name: &str, path: &Path) {
     let result = RunResult::read(path).unwrap();
     let (command, started) = (result.provenance.command.join(" "), result.provenance.started.split('T').next().unwrap());
     let search = result.provenance.decoder.get("search").map_or_else(String::new, |s| format!(", {}", s.as_str().unwrap_or_default()));
+    let chunks = result.provenance.decoder.get("chunk_ms").map_or_else(String::new, |ms| format!(", as a stream in chunks of {ms} ms"));
     write!(
         text,
-        "\n## Word error rates: {}{search}\n\n[`{name}`](results/{name}), {started}.\n\n```sh\n{command}\n```\n\n",
+        "\n## Word error rates: {}{chunks}{search}\n\n[`{name}`](results/{name}), {started}.\n\n```sh\n{command}\n```\n\n",
         result.provenance.model.name
     )
     .unwrap();

@@ -54,6 +54,17 @@ impl Grouping {
         self.order.is_empty() && self.offsets == [0, self.rows]
     }
 
+    /// The experts of every row, rising; none for dead rows.
+    pub fn experts_of_rows(&self) -> Vec<Vec<usize>> {
+        let mut rows = vec![Vec::new(); self.rows];
+        for (expert, ends) in self.offsets.windows(2).enumerate() {
+            for i in ends[0]..ends[1] {
+                rows[if self.is_identity() { i } else { self.order[i] / self.top_k }].push(expert);
+            }
+        }
+        rows
+    }
+
     /// Rows each expert works on.
     pub fn load(&self) -> Vec<usize> {
         self.offsets.windows(2).map(|w| w[1] - w[0]).collect()

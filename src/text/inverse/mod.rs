@@ -53,6 +53,7 @@ pub fn inverse(words: &[&str]) -> Vec<Rewritten> {
     let mut at = 0;
     while at < words.len() {
         let found = date::date(words, at).or_else(|| clock::time(words, at)).or_else(|| quantity::quantity(words, at));
+        let found = found.filter(|found| !keeps_an_and(words, found));
         match found {
             Some(found) => written.extend(found),
             None => {
@@ -64,6 +65,14 @@ pub fn inverse(words: &[&str]) -> Vec<Rewritten> {
         at = written.last().map_or(words.len(), |last| last.words.end);
     }
     written
+}
+
+/// Whether digits would keep an "and" after them that the scoring normaliser drops after the words: "june ten hundred and dollars".
+fn keeps_an_and(words: &[&str], found: &[Rewritten]) -> bool {
+    found.last().is_some_and(|last| {
+        let end = last.words.end;
+        last.text.ends_with(|c: char| c.is_ascii_digit()) && number::is_round(words[end - 1]) && number::is_dropped_and(words, end)
+    })
 }
 
 #[cfg(test)]
@@ -181,6 +190,7 @@ mod tests {
             "one dollar five",
             "minus tenth",
             "five hundred and per cent",
+            "june ten hundred and dollars",
             "hundred and triple one",
             "five double zero point second",
             "",

@@ -75,8 +75,7 @@ pub(super) fn quantity(words: &[&str], at: usize) -> Option<Vec<Rewritten>> {
         Some(amount) => (amount.text, amount.end),
         None => digits(words, at).or_else(|| ordinal(words, at).or_else(|| decade(words, at)).filter(|_| !marked))?,
     };
-    let dropped = number::is_round(words[end - 1]) && text.ends_with(|c: char| c.is_ascii_digit()) && number::is_dropped_and(words, end);
-    (!dropped).then(|| vec![Rewritten::new(text, at..end)])
+    Some(vec![Rewritten::new(text, at..end)])
 }
 
 /// A whole or decimal number that takes up the whole run of number words.
