@@ -72,7 +72,8 @@ def main():
                         with open(ids, "rb") as f:
                             said = run(os.path.join(o.kenlm, "kenlm_benchmark"), "-q", "-t", "1", "-b", "65536", "-m", model, stdin=f)
                         row["kenlm_ns"].append(1e9 * float(re.search(r"Seconds per query excluding load, CPU: (\S+)", said).group(1)))
-                best = {who: round(min(row[who]), 1) for who in ("ours_ns", "kenlm_ns") if row[who]}
+                best = {who: round(min(row.pop(who)), 1) for who in ("ours_ns", "kenlm_ns") if row[who]}
+                row.pop("kenlm_ns", None)
                 rows.append({**row, **best})
                 print(rows[-1], file=sys.stderr)
     cpu = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read()).group(1) if os.path.exists("/proc/cpuinfo") else platform.processor()

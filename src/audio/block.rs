@@ -1,5 +1,7 @@
 //! A block of decoded samples: the mean of the channels, or every channel on its own.
 
+use crate::units::SampleRate;
+
 /// Which samples decoders hand out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Take {
@@ -7,6 +9,14 @@ pub(super) enum Take {
     Mean,
     /// A plane for each channel.
     Each,
+}
+
+/// What the samples are wanted for: a decoder that can do part of it itself, for less, does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub take: Take,
+    /// The rate they will be resampled to, where they will.
+    pub rate: Option<SampleRate>,
 }
 
 /// Planes of equal length. Their number is set by the first samples and stays: a stream that goes on with another number of channels

@@ -22,7 +22,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::str::FromStr;
 
-use super::block::Take;
+use super::block::{Take, Wanted};
 use super::limits::Limits;
 use super::read::Reader;
 use super::resample::Resampler;
@@ -130,7 +130,7 @@ impl Tracks {
 
     fn new(name: &Path, source: Source, channels: Channels, rate: SampleRate, limits: &Limits) -> Result<Self> {
         let take = if channels == Channels::Mix { Take::Mean } else { Take::Each };
-        let reader = Reader::new(name, source, limits, take)?;
+        let reader = Reader::new(name, source, limits, Wanted { take, rate: Some(rate) })?;
         let planes = reader.planes();
         let (first, tracks) = match channels {
             Channels::Mix => (0, 1),

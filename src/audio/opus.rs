@@ -1,20 +1,23 @@
-//! Opus packets to samples at 48 kHz: stream headers (RFC 7845), several streams per packet, pre-skip, end trimming.
+//! Opus packets to samples: stream headers (RFC 7845), several streams per packet, pre-skip, end trimming.
+//!
+//! Samples are at 48 kHz, or at once at 16 kHz where that is what they are wanted for: the decoder then leaves out the bands above and its own
+//! resampling. Where only the mean of two channels is wanted, it is taken of their spectra, and one channel is synthesised.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use opus_rs::OpusDecoder;
 
-use super::block::{Block, Target};
+use super::block::{Block, Take, Target, Wanted};
 use super::limits::Limits;
 use super::opus_packet::OpusPacket;
 use crate::error::{Error, Result};
 use crate::units::SampleRate;
 
-/// Opus always decodes at this rate here, whatever the input of the encoder was.
-pub(super) const OPUS_RATE: SampleRate = SampleRate(48_000);
+/// The rate of all counts in containers and headers, whatever the input of the encoder was.
+const CLOCK: SampleRate = SampleRate(48_000);
 
-/// Samples of the longest frame (60 ms), per channel.
+/// At 48 kHz, samples of the longest frame (60 ms), per channel.
 const MAX_FRAME_SAMPLES: usize = 2_880;
 
 /// One Opus track.
@@ -26,11 +29,14 @@ pub(super) struct OpusTrack {
     gain: f32,
     /// Samples still to be dropped: those at the start only warm the decoder up.
     skip: usize,
+    rate: SampleRate,
 }
 
 /// One elementary stream: mono or stereo, with the share of each of its channels in the mean of all output channels.
 struct Stream {
     decoder: OpusDecoder,
+    rate: SampleRate,
+    /// Channels decoded: one for a stereo stream of which only the mean is wanted.
     channels: usize,
     /// Index of its first channel among all decoded ones.
     first: usize,
@@ -97,28 +103,47 @@ impl OpusHead {
 }
 
 impl OpusTrack {
-    /// A decoder for a track whose header is `head`.
+    /// A decoder for a track whose header is `head`, of what is `wanted`.
     ///
     /// # Errors
     /// [`Error::UnsupportedAudio`] for a header that is missing, broken or ambisonic, [`Error::LimitExceeded`].
-    pub fn new(name: &Path, head: Option<&[u8]>, limits: &Limits) -> Result<Self> {
+    pub fn new(name: &Path, head: Option<&[u8]>, limits: &Limits, wanted: Wanted) -> Result<Self> {
         let unsupported = |reason: &str| Error::UnsupportedAudio { path: name.into(), reason: reason.into() };
         let head = head.and_then(OpusHead::parse).ok_or_else(|| unsupported("Opus with a header that cannot be used"))?;
-        limits.check(name, OPUS_RATE, head.channels.max(head.streams))?;
+        limits.check(name, CLOCK, head.channels.max(head.streams))?;
+        let rate = wanted.rate.filter(|&rate| rate == SampleRate::HZ_16000).unwrap_or(CLOCK);
         let weights = head.weights();
         let mut streams = Vec::with_capacity(head.streams);
         for i in 0..head.streams {
             let coupled = i < head.coupled;
             let channels = if coupled { 2 } else { 1 };
             let first = if coupled { 2 * i } else { head.coupled + i };
-            let weights = [weights[first], if coupled { weights[first + 1] } else { 0.0 }];
-            let decoder = new_decoder(channels).ok_or_else(|| unsupported("Opus decoder"))?;
-            streams.push(Stream { decoder, channels, first, weights, packet: Vec::new(), pcm: vec![0.0; MAX_FRAME_SAMPLES * channels] });
+            let mut weights = [weights[first], if coupled { weights[first + 1] } else { 0.0 }];
+            let mut channels = channels;
+            if coupled && wanted.take == Take::Mean && weights[0] == weights[1] {
+                (channels, weights) = (1, [weights[0] + weights[1], 0.0]);
+            }
+            let decoder = new_decoder(rate, channels).ok_or_else(|| unsupported("Opus decoder"))?;
+            streams.push(Stream {
+                decoder,
+                rate,
+                channels,
+                first,
+                weights,
+                packet: Vec::new(),
+                pcm: vec![0.0; MAX_FRAME_SAMPLES * channels],
+            });
         }
-        Ok(Self { streams, mapping: head.mapping, gain: head.gain, skip: head.pre_skip })
+        let skip = at_rate(head.pre_skip, rate);
+        Ok(Self { streams, mapping: head.mapping, gain: head.gain, skip, rate })
     }
 
-    /// Decodes one packet into `block`, without the samples of the pre-skip and the last `trim_end`.
+    /// The rate of the decoded samples.
+    pub fn sample_rate(&self) -> SampleRate {
+        self.rate
+    }
+
+    /// Decodes one packet into `block`, without the samples of the pre-skip and the last `trim_end` (of the container: at 48 kHz).
     ///
     /// Frames that cannot be decoded become silence; returns how many there were, or `None` for a packet that breaks the
     /// framing, from which nothing is known, not even how long it was.
@@ -136,7 +161,7 @@ impl OpusTrack {
             } else {
                 OpusPacket::parse(rest)?
             };
-            let samples = packet.frame_samples();
+            let samples = at_rate(packet.frame_samples(), self.rate);
             if i == 0 {
                 block.silence(packet.frames.len() * samples);
             } else if block.len() != packet.frames.len() * samples {
@@ -158,7 +183,7 @@ impl OpusTrack {
             }
         }
         block.finish();
-        block.trim(0, block.len().saturating_sub(trim_end));
+        block.trim(0, block.len().saturating_sub(at_rate(trim_end, self.rate)));
         let skip = self.skip.min(block.len());
         block.trim(skip, usize::MAX);
         self.skip -= skip;
@@ -183,7 +208,7 @@ impl Stream {
             Ok(Ok(decoded)) => decoded <= samples,
             Ok(_) => false,
             Err(_) => {
-                if let Some(fresh) = new_decoder(self.channels) {
+                if let Some(fresh) = new_decoder(self.rate, self.channels) {
                     self.decoder = fresh;
                 }
                 false
@@ -208,14 +233,20 @@ impl Stream {
     }
 }
 
-fn new_decoder(channels: usize) -> Option<OpusDecoder> {
-    OpusDecoder::new(OPUS_RATE.0 as i32, channels).ok()
+fn new_decoder(rate: SampleRate, channels: usize) -> Option<OpusDecoder> {
+    OpusDecoder::new(rate.0 as i32, channels).ok()
+}
+
+/// A whole number of samples at `rate`, for a number of them at [`CLOCK`].
+pub(super) fn at_rate(samples: usize, rate: SampleRate) -> usize {
+    samples / (CLOCK.0 / rate.0) as usize
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::block::Take;
     use super::*;
+
+    const EACH: Wanted = Wanted { take: Take::Each, rate: None };
 
     fn head(channels: u8, family: u8, table: &[u8]) -> Vec<u8> {
         let mut h = b"OpusHead\x01".to_vec();
@@ -254,7 +285,7 @@ mod tests {
 
     #[test]
     fn random_packets_never_panic_out() {
-        let mut track = OpusTrack::new(Path::new("x"), Some(&head(1, 0, &[])), &Limits::default()).unwrap();
+        let mut track = OpusTrack::new(Path::new("x"), Some(&head(1, 0, &[])), &Limits::default(), EACH).unwrap();
         let mut seed = 1u32;
         let mut block = Block::new(Take::Each);
         for len in 0..300 {

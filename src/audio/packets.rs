@@ -14,10 +14,10 @@ use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 
 use super::Blocks;
-use super::block::{Block, Target};
+use super::block::{Block, Target, Wanted};
 use super::limits::Limits;
 use super::mp4::Edit;
-use super::opus::{OPUS_RATE, OpusTrack};
+use super::opus::{self, OpusTrack};
 use super::warnings::Warnings;
 use crate::error::{Error, Result};
 use crate::units::SampleRate;
@@ -29,6 +29,7 @@ const MAX_GAP: f64 = 1.0;
 pub(super) struct Packets {
     name: PathBuf,
     limits: Limits,
+    wanted: Wanted,
     format: Box<dyn FormatReader>,
     track: u32,
     decoder: Decoder,
@@ -56,13 +57,13 @@ impl Packets {
     ///
     /// # Errors
     /// [`Error::UnsupportedAudio`], [`Error::CorruptAudio`], [`Error::LimitExceeded`], [`Error::Io`].
-    pub fn open(name: &Path, limits: &Limits, bytes: Box<dyn MediaSource>) -> Result<Self> {
+    pub fn open(name: &Path, limits: &Limits, wanted: Wanted, bytes: Box<dyn MediaSource>) -> Result<Self> {
         let stream = MediaSourceStream::new(bytes, Default::default());
         let opened = guard(|| {
             let probe = symphonia::default::get_probe();
             let format = probe.probe(&Hint::new(), stream, FormatOptions::default(), MetadataOptions::default());
             let format = format.map_err(|e| map_error(name, e))?;
-            let selected = select_track(name, limits, format.as_ref())?;
+            let selected = select_track(name, limits, wanted, format.as_ref())?;
             Ok((format, selected))
         });
         let corrupt = || Error::CorruptAudio { path: name.into(), at: None, reason: GAVE_UP.into() };
@@ -70,6 +71,7 @@ impl Packets {
         Ok(Self {
             name: name.into(),
             limits: *limits,
+            wanted,
             format,
             track,
             decoder,
@@ -118,7 +120,7 @@ impl Packets {
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(None),
                 // The next of several chained streams: a fresh decoder at the same rate, or the end.
-                Err(SymphoniaError::ResetRequired) => match select_track(&self.name, &self.limits, self.format.as_ref()) {
+                Err(SymphoniaError::ResetRequired) => match select_track(&self.name, &self.limits, self.wanted, self.format.as_ref()) {
                     Ok((track, decoder, rate, _)) if rate == self.rate => {
                         (self.track, self.decoder, self.promised) = (track, decoder, None)
                     }
@@ -244,15 +246,26 @@ fn guard<T>(work: impl FnOnce() -> T) -> Option<T> {
 }
 
 /// The default audio track, else the first that can be decoded: its id, decoder, rate and promised length.
-fn select_track(name: &Path, limits: &Limits, format: &dyn FormatReader) -> Result<(u32, Decoder, SampleRate, Option<u64>)> {
+fn select_track(
+    name: &Path,
+    limits: &Limits,
+    wanted: Wanted,
+    format: &dyn FormatReader,
+) -> Result<(u32, Decoder, SampleRate, Option<u64>)> {
     let default = format.default_track(TrackType::Audio).map(|t| t.id);
     let mut tracks: Vec<&Track> = format.tracks().iter().filter(|t| t.codec_params.as_ref().is_some_and(|p| p.audio().is_some())).collect();
     tracks.sort_by_key(|t| Some(t.id) != default);
     let mut first_error = None;
     for track in tracks {
         let Some(parameters) = track.codec_params.as_ref().and_then(|p| p.audio()) else { continue };
-        match make_decoder(name, limits, parameters) {
-            Ok((decoder, rate)) => return Ok((track.id, decoder, rate, track.num_frames)),
+        match make_decoder(name, limits, wanted, parameters) {
+            Ok((decoder, rate)) => {
+                let promised = match decoder {
+                    Decoder::Opus(_) => track.num_frames.map(|n| opus::at_rate(n as usize, rate) as u64),
+                    Decoder::Symphonia(_) => track.num_frames,
+                };
+                return Ok((track.id, decoder, rate, promised));
+            }
             Err(e) => {
                 first_error.get_or_insert(e);
             }
@@ -261,9 +274,11 @@ fn select_track(name: &Path, limits: &Limits, format: &dyn FormatReader) -> Resu
     Err(first_error.unwrap_or_else(|| unsupported(name, "no audio track")))
 }
 
-fn make_decoder(name: &Path, limits: &Limits, parameters: &AudioCodecParameters) -> Result<(Decoder, SampleRate)> {
+fn make_decoder(name: &Path, limits: &Limits, wanted: Wanted, parameters: &AudioCodecParameters) -> Result<(Decoder, SampleRate)> {
     if parameters.codec == codec::CODEC_ID_OPUS {
-        return Ok((Decoder::Opus(OpusTrack::new(name, parameters.extra_data.as_deref(), limits)?), OPUS_RATE));
+        let track = OpusTrack::new(name, parameters.extra_data.as_deref(), limits, wanted)?;
+        let rate = track.sample_rate();
+        return Ok((Decoder::Opus(track), rate));
     }
     // Where the container does not say, the decoder's first block is checked instead.
     let (low, _) = limits.sample_rates;

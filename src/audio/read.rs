@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use symphonia::core::io::MediaSource;
 
-use super::block::{Block, Take};
+use super::block::{Block, Take, Wanted};
 use super::limits::Limits;
 use super::packets::Packets;
 use super::pcm::Pcm;
@@ -39,7 +39,8 @@ pub fn read(path: &Path, limits: &Limits) -> Result<Waveform> {
 /// # Errors
 /// As [`read`].
 pub fn read_at(path: &Path, sample_rate: SampleRate, limits: &Limits) -> Result<Waveform> {
-    Reader::open(path, limits)?.read_to_end_at(sample_rate)
+    let wanted = Wanted { take: Take::Mean, rate: Some(sample_rate) };
+    Reader::new(path, Source::open(path)?, limits, wanted)?.read_to_end_at(sample_rate)
 }
 
 /// Decodes a file held in memory at its own rate; `name` is what errors call it.
@@ -71,7 +72,7 @@ impl Reader {
     /// - [`Error::CorruptAudio`]: nothing in it can be decoded.
     /// - [`Error::LimitExceeded`]: its header asks for more than `limits`.
     pub fn open(path: &Path, limits: &Limits) -> Result<Self> {
-        Self::new(path, Source::open(path)?, limits, Take::Mean)
+        Self::new(path, Source::open(path)?, limits, Wanted { take: Take::Mean, rate: None })
     }
 
     /// Reads from memory; `name` is what errors call it.
@@ -79,16 +80,16 @@ impl Reader {
     /// # Errors
     /// As [`Reader::open`].
     pub fn from_bytes(name: &Path, bytes: Vec<u8>, limits: &Limits) -> Result<Self> {
-        Self::new(name, Source::from_bytes(name, bytes)?, limits, Take::Mean)
+        Self::new(name, Source::from_bytes(name, bytes)?, limits, Wanted { take: Take::Mean, rate: None })
     }
 
-    /// [`Reader::open`] or [`Reader::from_bytes`] for blocks of which `take` says what they hold.
-    pub(super) fn new(name: &Path, source: Source, limits: &Limits, take: Take) -> Result<Self> {
+    /// [`Reader::open`] or [`Reader::from_bytes`] for what is `wanted`: where that is a rate, the reader's own may already be it.
+    pub(super) fn new(name: &Path, source: Source, limits: &Limits, wanted: Wanted) -> Result<Self> {
         let mut reader = Self {
             name: name.into(),
             limits: *limits,
-            blocks: open_blocks(name, source, limits)?,
-            block: Block::new(take),
+            blocks: open_blocks(name, source, limits, wanted)?,
+            block: Block::new(wanted.take),
             waiting: false,
             samples: 0,
             warnings: Warnings::default(),
@@ -186,16 +187,16 @@ impl Reader {
 }
 
 /// Chooses the reader of the container by its first bytes.
-fn open_blocks(name: &Path, source: Source, limits: &Limits) -> Result<Box<dyn Blocks>> {
+fn open_blocks(name: &Path, source: Source, limits: &Limits, wanted: Wanted) -> Result<Box<dyn Blocks>> {
     let unsupported = |reason: &str| Error::UnsupportedAudio { path: name.into(), reason: reason.into() };
     if source.head.is_empty() {
         return Err(Error::CorruptAudio { path: name.into(), at: None, reason: "the file is empty".into() });
     }
-    let symphonia = |bytes: Box<dyn MediaSource>| Packets::open(name, limits, bytes);
+    let symphonia = |bytes: Box<dyn MediaSource>| Packets::open(name, limits, wanted, bytes);
     let io = |e| Error::io(name, e);
     let buffered = |source: Source| BufReader::with_capacity(READ_BYTES, source.bytes);
     match sniff(&source.head) {
-        Kind::Riff => open_riff(name, source, limits),
+        Kind::Riff => open_riff(name, source, limits, wanted),
         Kind::Streamable => Ok(Box::new(symphonia(source.bytes)?)),
         Kind::Matroska => match (source.bytes.byte_len(), matroska::segment_end(&source.head)) {
             // Read as a stream, a cut file is heard up to the cut.
@@ -220,7 +221,7 @@ fn open_blocks(name: &Path, source: Source, limits: &Limits) -> Result<Box<dyn B
 }
 
 /// WAV and its relatives: plain samples here, other codings from the start again by Symphonia.
-fn open_riff(name: &Path, source: Source, limits: &Limits) -> Result<Box<dyn Blocks>> {
+fn open_riff(name: &Path, source: Source, limits: &Limits, wanted: Wanted) -> Result<Box<dyn Blocks>> {
     let unsupported = |tag: u16| Error::UnsupportedAudio { path: name.into(), reason: format!("WAV with coding {tag:#06x}") };
     let (tag, mut bytes) = match riff::compressed_tag(&source.head) {
         Some(tag) => (tag, source.bytes),
@@ -238,7 +239,7 @@ fn open_riff(name: &Path, source: Source, limits: &Limits) -> Result<Box<dyn Blo
         // Past the first bytes of a pipe there is no way back.
         return Err(unsupported(tag));
     }
-    match Packets::open(name, limits, bytes) {
+    match Packets::open(name, limits, wanted, bytes) {
         Ok(packets) => Ok(Box::new(packets)),
         Err(Error::UnsupportedAudio { .. }) => Err(unsupported(tag)),
         Err(other) => Err(other),

@@ -188,7 +188,8 @@ fn make(make: Make, views: &[(String, View<'_>)], shape: &[usize]) -> Result<Vec
     }
     // Nothing is allocated that the file does not fill.
     let count = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size)).unwrap_or(usize::MAX);
-    let held: usize = if make == Make::WeightNorm { views.last().map_or(0, |v| v.1.count()) } else { views.iter().map(|v| v.1.count()).sum() };
+    let held: usize =
+        if make == Make::WeightNorm { views.last().map_or(0, |v| v.1.count()) } else { views.iter().map(|v| v.1.count()).sum() };
     if let Some((name, view)) = views.first().filter(|_| held != count && make != Make::Zeros) {
         return Err(misfit(name, view, &their_shape(make, shape, views.len())));
     }
@@ -206,7 +207,9 @@ fn make(make: Make, views: &[(String, View<'_>)], shape: &[usize]) -> Result<Vec
         (Make::Transposed, &[rows_in, all_out]) => {
             let mut column = 0;
             for (i, (name, view)) in views.iter().enumerate() {
-                let (theirs, [] | [1]) = view.shape.split_at(view.shape.len().min(2)) else { return Err(misfit(name, view, &[all_out, rows_in])) };
+                let (theirs, [] | [1]) = view.shape.split_at(view.shape.len().min(2)) else {
+                    return Err(misfit(name, view, &[all_out, rows_in]));
+                };
                 // The last one must fill what is left.
                 let left = all_out - column;
                 let fits = |out: usize| out > 0 && if i + 1 == views.len() { out == left } else { out < left };

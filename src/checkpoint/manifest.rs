@@ -152,7 +152,8 @@ mod tests {
     #[test]
     fn licences_of_model_cards() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("README.md"), "---\nlanguage: en\nlicense: other\nlicense_name: apple-amlr\n---\n# A model\n").unwrap();
+        std::fs::write(folder.path().join("README.md"), "---\nlanguage: en\nlicense: other\nlicense_name: apple-amlr\n---\n# A model\n")
+            .unwrap();
         let licence = licence_of(folder.path()).unwrap();
         assert!(restriction(&licence).unwrap().contains("research only"));
         assert!(restriction("cc-by-nc-4.0").is_some() && restriction("cc-by-4.0").is_none() && restriction("mit").is_none());

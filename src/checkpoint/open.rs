@@ -64,8 +64,7 @@ impl WaveDirectory {
 }
 
 /// Files that weights come in, the first that is there counts.
-const WEIGHT_FILES: [&str; 5] =
-    ["model.safetensors", "model.safetensors.index.json", "model.pth", "model.pt", "pytorch_model.bin"];
+const WEIGHT_FILES: [&str; 5] = ["model.safetensors", "model.safetensors.index.json", "model.pth", "model.pt", "pytorch_model.bin"];
 
 impl Opened {
     /// Reads what lies at `path` and checks everything but the weights.
@@ -94,10 +93,13 @@ impl Opened {
             Some("parakeet_ctc") => published::parakeet::open(path, &value).map(Self::Spectral),
             Some("wav2vec2" | "hubert") => published::wave::open(path, &value).map(Self::Wave),
             Some(other) => {
-                let reason = format!("model_type {other:?}: this build hosts parakeet_ctc, wav2vec2 and hubert (for CTC), and its own models");
+                let reason =
+                    format!("model_type {other:?}: this build hosts parakeet_ctc, wav2vec2 and hubert (for CTC), and its own models");
                 Err(Error::config(&config_path, reason))
             }
-            None => Err(Error::config(&config_path, "neither format_version (ours) nor model_type (Hugging Face): what kind of model is this?")),
+            None => {
+                Err(Error::config(&config_path, "neither format_version (ours) nor model_type (Hugging Face): what kind of model is this?"))
+            }
         }
     }
 

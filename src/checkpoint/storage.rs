@@ -128,7 +128,8 @@ mod tests {
     #[test]
     fn int8_is_within_half_a_level_of_every_column() {
         let shape = [2, 16, 20];
-        let values: Vec<f32> = (0..640).map(|i| ((i * 37 % 101) as f32 - 50.0) * if i % 20 == 3 { 0.0 } else { 0.01 * (i % 20) as f32 }).collect();
+        let values: Vec<f32> =
+            (0..640).map(|i| ((i * 37 % 101) as f32 - 50.0) * if i % 20 == 3 { 0.0 } else { 0.01 * (i % 20) as f32 }).collect();
         assert_eq!(Encoding::of(&shape, Storage::Int8), Encoding::Int8);
         let (bytes, _) = Encoding::Int8.encode(&values, &shape);
         let scales = scales(&values, &shape);

@@ -71,7 +71,10 @@ struct Upcycled<'a> {
 impl Source for Upcycled<'_> {
     fn take(&self, name: &str, shape: &[usize]) -> std::result::Result<Vec<f32>, Fault> {
         // Each parameter draws from a stream of its own: the order in which they are asked for does not matter.
-        let mut rng = SplitMix::stream(self.plan.seed, name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)));
+        let mut rng = SplitMix::stream(
+            self.plan.seed,
+            name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)),
+        );
         if name.starts_with("encoder.routers.") || name.ends_with(".feed_forward.Experts.router.weight") {
             let deviation = LOGIT_DEVIATION / (shape[0].max(1) as f32).sqrt();
             return Ok((0..shape.iter().product()).map(|_| rng.next_normal() * deviation).collect());

@@ -183,7 +183,12 @@ fn recognise(arguments: &Arguments, corpora: &[(String, Corpus)], scoring: &Scor
 }
 
 /// Fits confidences to what was heard; the curve goes into the model folder and its worth into the result.
-fn calibrate(folder: &Path, decoding: &Decoding, done: (RunResult, Vec<Utterance>), output: &Path) -> anyhow::Result<(RunResult, Vec<Utterance>)> {
+fn calibrate(
+    folder: &Path,
+    decoding: &Decoding,
+    done: (RunResult, Vec<Utterance>),
+    output: &Path,
+) -> anyhow::Result<(RunResult, Vec<Utterance>)> {
     let (mut result, utterances) = done;
     let judged: Vec<&[Judged]> = utterances.iter().map(|u| u.judged.as_slice()).filter(|words| !words.is_empty()).collect();
     let fitted = Confidence::fitted(&judged).ok_or_else(|| Error::config("--calibrate", "no word was heard"))?;

@@ -101,7 +101,8 @@ fn nce(judged: &[Judged], curve: Logistic) -> f64 {
 
 /// The curve under which what was heard is most probable, by Newton's method.
 pub fn fit(judged: &[Judged]) -> Logistic {
-    let points: Vec<(f64, f64)> = judged.iter().map(|&Judged(confidence, right)| (log_odds(confidence), f64::from(u8::from(right)))).collect();
+    let points: Vec<(f64, f64)> =
+        judged.iter().map(|&Judged(confidence, right)| (log_odds(confidence), f64::from(u8::from(right)))).collect();
     let Logistic { slope: mut a, intercept: mut b } = Logistic::default();
     let loss = |a: f64, b: f64| {
         let of = |&(x, y): &(f64, f64)| {
@@ -126,7 +127,8 @@ pub fn fit(judged: &[Judged]) -> Logistic {
         let (da, db) = ((hbb * ga - hab * gb) / determinant, (haa * gb - hab * ga) / determinant);
         // The loss is convex: half a step, or a quarter, always helps where a whole one does not.
         let before = loss(a, b);
-        let step = std::iter::successors(Some(1.0), |step| Some(step / 2.0)).take(40).find(|step| loss(a - step * da, b - step * db) < before);
+        let step =
+            std::iter::successors(Some(1.0), |step| Some(step / 2.0)).take(40).find(|step| loss(a - step * da, b - step * db) < before);
         let Some(step) = step else { break };
         (a, b) = (a - step * da, b - step * db);
     }
@@ -182,9 +184,10 @@ mod tests {
         let ours = -(0.95f64.ln() + 0.09f64.ln() + 0.25f64.ln());
         assert!((quality.nce - (base - ours) / base).abs() < 1e-9, "{quality:?}");
         // Two words of each sort, told apart by 3 to 1: (ln 2 - (ln 4 - 3/4 ln 3)) / ln 2.
-        let told: Vec<Judged> = [(0.75, true), (0.75, true), (0.75, true), (0.75, false), (0.25, true), (0.25, false), (0.25, false), (0.25, false)]
-            .map(|(p, right)| Judged(p, right))
-            .into();
+        let told: Vec<Judged> =
+            [(0.75, true), (0.75, true), (0.75, true), (0.75, false), (0.25, true), (0.25, false), (0.25, false), (0.25, false)]
+                .map(|(p, right)| Judged(p, right))
+                .into();
         let told = super::quality(&told, Logistic::default());
         assert!(told.ece.abs() < 1e-12 && (told.nce - 0.188_721_875_540_867).abs() < 1e-12, "{told:?}");
         assert_eq!(super::quality(&[Judged(0.5, true)], Logistic::default()).nce, 0.0);

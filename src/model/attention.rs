@@ -93,8 +93,7 @@ impl SelfAttention {
         positions: Option<Tensor<2>>,
         pass: &Pass,
     ) -> Tensor<3> {
-        let relative =
-            self.relative.as_ref().zip(positions).map(|(r, positions)| Relative { u: r.u.val(), v: r.v.val(), positions });
+        let relative = self.relative.as_ref().zip(positions).map(|(r, positions)| Relative { u: r.u.val(), v: r.v.val(), positions });
         let mask = pass.chunk().map_or(self.mask, |chunk| AttentionMask::Chunked { chunk: chunk.steps, left_chunks: chunk.left_chunks });
         let spec = AttentionSpec { heads: self.heads, lengths, rotary: self.rotary, mask, first_query };
         linear(attention(qkv, spec, relative, pass), &self.out, pass)

@@ -61,9 +61,9 @@ impl Encoder {
         let mut group_router = vec![None; config.n_layers];
         let mut experts_of = vec![1; config.n_layers];
         let sharing = match &config.feed_forward {
-            FeedForwardConfig::Experts { router, .. } | FeedForwardConfig::Sigma { router, .. } | FeedForwardConfig::Strata { router, .. } => {
-                Some(*router)
-            }
+            FeedForwardConfig::Experts { router, .. }
+            | FeedForwardConfig::Sigma { router, .. }
+            | FeedForwardConfig::Strata { router, .. } => Some(*router),
             FeedForwardConfig::Dense | FeedForwardConfig::Memory { .. } => None,
         };
         if let Some(groups) = config.feed_forward.groups() {
@@ -193,6 +193,8 @@ fn new_router(config: &EncoderConfig, experts: usize, init: &mut Init) -> Router
         FeedForwardConfig::Sigma { top_k, expert_dropout, .. } => {
             Router::new(d, experts, false, 0.0, init).with_gate(Gate::Sigmoid { top_k, dropout: expert_dropout })
         }
-        FeedForwardConfig::Dense | FeedForwardConfig::Memory { .. } | FeedForwardConfig::Strata { .. } => unreachable!("only experts are routed to"),
+        FeedForwardConfig::Dense | FeedForwardConfig::Memory { .. } | FeedForwardConfig::Strata { .. } => {
+            unreachable!("only experts are routed to")
+        }
     }
 }

@@ -73,7 +73,11 @@ impl Geometry {
                 let encoder = &directory.config.encoder;
                 let step_samples = directory.config.front_end.hop * encoder.subsampling.factor();
                 let per_step = 4 * (10 * encoder.d_model + 3 * encoder.d_ff);
-                Self { step_samples, chunks: chunks(encoder.receptive_field(), step_samples), frame_bytes: per_step.div_ceil(encoder.subsampling.factor()) }
+                Self {
+                    step_samples,
+                    chunks: chunks(encoder.receptive_field(), step_samples),
+                    frame_bytes: per_step.div_ceil(encoder.subsampling.factor()),
+                }
             }
             Opened::Wave(directory) => {
                 let encoder = &directory.config.wave_encoder;

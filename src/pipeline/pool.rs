@@ -157,7 +157,7 @@ fn batches(sorted: Vec<Features>, frames: usize) -> Vec<Vec<Features>> {
 /// Recognises a batch and drops the context.
 fn encode(encoding: &Encoding<'_>, batch: Vec<Features>) -> Vec<Core> {
     let features: Vec<_> = batch.iter().map(|window| &window.features).collect();
-    let Recognition { log_probs, vocab, experts } = 
+    let Recognition { log_probs, vocab, experts } =
         recognize(encoding.model, &features, encoding.chunk, encoding.precision, encoding.device);
     let cores = batch.iter().zip(log_probs).zip(experts).map(|((window, mut log_probs), mut experts)| {
         let steps = log_probs.len() / vocab;

@@ -49,9 +49,7 @@ impl Tokenizer {
         if let Some(long) = model.pieces.iter().find(|p| p.text.chars().count() > LONGEST_PIECE) {
             return Err(failed(path, format!("a piece of {} characters", long.text.chars().count())));
         }
-        let special = |id: usize, content: &str| {
-            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
-        };
+        let special = |id: usize, content: &str| json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true});
         let specials = model.pieces.iter().enumerate().filter(|(_, p)| matches!(p.kind, UNKNOWN | CONTROL));
         let mut added: Vec<Value> = specials.map(|(id, p)| special(id, &p.text)).collect();
         added.push(special(blank, BLANK));

@@ -160,7 +160,9 @@ impl Tokenizer {
     pub fn to_json(&self) -> Result<String> {
         match &self.kind {
             // A vocabulary with special tokens, or with letters that spell both cases.
-            Kind::Characters(ids) if ids.len() + 1 != self.pieces.len() || self.pieces[1..].iter().any(String::is_empty) || self.blank != 0 => {
+            Kind::Characters(ids)
+                if ids.len() + 1 != self.pieces.len() || self.pieces[1..].iter().any(String::is_empty) || self.blank != 0 =>
+            {
                 let file = Self::vocabulary_file(&self.pieces, self.blank);
                 serde_json::to_string_pretty(&file).map_err(|e| failed(&self.origin, e))
             }

@@ -57,7 +57,13 @@ impl Tokenizer {
         for (text, &id) in &ids {
             let slot = tokens.get_mut(id).ok_or_else(|| failed(path, format!("id {id} of {text:?} is not below {}", ids.len())))?;
             let silent = *text == roles.blank || roles.special.contains(text);
-            let text = if silent { "" } else if *text == roles.word_delimiter { " " } else { text };
+            let text = if silent {
+                ""
+            } else if *text == roles.word_delimiter {
+                " "
+            } else {
+                text
+            };
             if slot.replace(text.to_string()).is_some() {
                 return Err(failed(path, format!("id {id} belongs to two tokens")));
             }

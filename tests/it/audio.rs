@@ -459,3 +459,29 @@ proptest! {
         }
     }
 }
+
+/// Opus is decoded at 16 kHz at once where that is wanted: no further from what was encoded than by way of 48 kHz, and no later.
+#[test]
+fn oracle_opus_at_16_khz_is_no_worse_than_by_way_of_48() {
+    let list = oracle::json("08_audio/valid.json");
+    let mut heard = 0;
+    for (name, path, row) in files(&list) {
+        if !name.contains("opus") {
+            continue;
+        }
+        let limits = Limits::default();
+        let mut reader = Reader::open(&path, &limits).expect("Opus");
+        assert_eq!(reader.sample_rate(), SampleRate(48_000), "{name}");
+        let resampled = reader.read_to_end_at(SampleRate::HZ_16000).expect("Opus").samples;
+        let at_once = read_at(&path, SampleRate::HZ_16000, &limits).expect("Opus").samples;
+        assert!(resampled.len().abs_diff(at_once.len()) <= 1, "{name}: {} and {} samples", resampled.len(), at_once.len());
+        let golden =
+            read(&oracle::find(&format!("08_audio/{}", row["reference"].as_str().expect("reference"))), &limits).expect("reference wave");
+        let ((by_48, _), (direct, lag)) =
+            (best_correlation(&resampled, &golden.samples, 8), best_correlation(&at_once, &golden.samples, 8));
+        println!("{name}: correlation {direct:.5} at lag {lag}, by way of 48 kHz {by_48:.5}");
+        assert!(lag == 0 && direct > by_48 - 1e-3, "{name}: correlation {direct:.5} at lag {lag}, by way of 48 kHz {by_48:.5}");
+        heard += 1;
+    }
+    assert!(heard > 0, "no Opus among the oracles");
+}

@@ -251,7 +251,12 @@ fn a_folder_is_benchmarked_continued_compared_and_drawn() {
     };
     let (raw, fitted) = (confidences(), folder.path().join("fitted.json"));
     let calibrated = ran(bench(&fitted).arg("--calibrate").arg("--model").arg(&model));
-    assert!(calibrated.out.contains("after calibration ECE") && calibrated.out.contains("not fitted to"), "{} {}", calibrated.out, calibrated.err);
+    assert!(
+        calibrated.out.contains("after calibration ECE") && calibrated.out.contains("not fitted to"),
+        "{} {}",
+        calibrated.out,
+        calibrated.err
+    );
     let curve: Value = serde_json::from_slice(&std::fs::read(model.join("calibration.json")).expect("curve")).expect("JSON");
     assert!(curve["beam"]["slope"].as_f64().is_some_and(|slope| slope > 0.0) && curve["greedy"].is_null(), "{curve}");
     let value: Value = serde_json::from_slice(&std::fs::read(&fitted).expect("result")).expect("JSON");

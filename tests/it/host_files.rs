@@ -318,15 +318,30 @@ fn hostile_files_are_refused_fast() {
         ("header past the end", header("{}", 1 << 20, 64)),
         ("a header of 100 MB", header(&" ".repeat(100 << 20), 100 << 20, 0)),
         ("offsets past the end", honest(r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#, 8)),
-        ("offsets that overflow", honest(r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[18446744073709551600,18446744073709551615]}}"#, 16)),
+        (
+            "offsets that overflow",
+            honest(r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[18446744073709551600,18446744073709551615]}}"#, 16),
+        ),
         ("a shape that overflows", honest(r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296,16],"data_offsets":[0,16]}}"#, 16)),
-        ("overlapping tensors", honest(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#, 12)),
+        (
+            "overlapping tensors",
+            honest(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#, 12),
+        ),
         ("nested lists", honest(&"[".repeat(1 << 20), 0)),
         ("many tensors", honest(&many, 4)),
         ("a compressed torch archive", archives::zip(&[("archive/data.pkl".into(), vec![0; 64])], 8)),
-        ("a torch archive that calls", archives::zip(&[("archive/data.pkl".into(), b"\x80\x02cos\nsystem\n(X\x02\x00\x00\x00lstR.".to_vec())], 0)),
-        ("a torch archive of nesting", archives::zip(&[("archive/data.pkl".into(), [&b"\x80\x02)"[..], &vec![0x85; 3 << 20], b"."].concat())], 0)),
-        ("a torch archive of marks", archives::zip(&[("archive/data.pkl".into(), [&b"\x80\x02"[..], &vec![b'('; 4 << 20][..(4 << 20) - 8], b"."].concat())], 0)),
+        (
+            "a torch archive that calls",
+            archives::zip(&[("archive/data.pkl".into(), b"\x80\x02cos\nsystem\n(X\x02\x00\x00\x00lstR.".to_vec())], 0),
+        ),
+        (
+            "a torch archive of nesting",
+            archives::zip(&[("archive/data.pkl".into(), [&b"\x80\x02)"[..], &vec![0x85; 3 << 20], b"."].concat())], 0),
+        ),
+        (
+            "a torch archive of marks",
+            archives::zip(&[("archive/data.pkl".into(), [&b"\x80\x02"[..], &vec![b'('; 4 << 20][..(4 << 20) - 8], b"."].concat())], 0),
+        ),
         ("a zip and nothing else", b"PK\x05\x06".to_vec()),
         ("nothing", vec![]),
     ];
@@ -386,13 +401,18 @@ fn oracle_hostile_folders_are_refused_fast() {
     assert!(error.contains("in the model"), "{error}");
     assert!(refused("huge config", &|p| std::fs::File::create(p.join("config.json")).unwrap().set_len(1 << 40).unwrap()).contains("limit"));
     assert!(refused("other model", &|p| config(p, &|c| c["model_type"] = "whisper".into())).contains("whisper"));
-    assert!(refused("other kernel", &|p| config(p, &|c| c["encoder_config"]["subsampling_conv_kernel_size"] = 5.into())).contains("subsampling_conv_kernel_size"));
+    assert!(
+        refused("other kernel", &|p| config(p, &|c| c["encoder_config"]["subsampling_conv_kernel_size"] = 5.into()))
+            .contains("subsampling_conv_kernel_size")
+    );
     assert!(refused("other vocabulary", &|p| config(p, &|c| c["vocab_size"] = 80.into())).contains("80"));
-    assert!(refused("climbing shard", &|p| {
-        std::fs::remove_file(p.join("model.safetensors")).unwrap();
-        std::fs::write(p.join("model.safetensors.index.json"), r#"{"weight_map": {"a": "../../x.safetensors"}}"#).unwrap();
-    })
-    .contains("plain file name"));
+    assert!(
+        refused("climbing shard", &|p| {
+            std::fs::remove_file(p.join("model.safetensors")).unwrap();
+            std::fs::write(p.join("model.safetensors.index.json"), r#"{"weight_map": {"a": "../../x.safetensors"}}"#).unwrap();
+        })
+        .contains("plain file name")
+    );
 }
 
 #[test]
@@ -564,7 +584,8 @@ fn serve(files: BTreeMap<String, Vec<u8>>, corrupt: bool) -> Server {
             entry
         })
         .collect();
-    let info = json!({"sha": "0123456789abcdef0123456789abcdef01234567", "siblings": siblings, "cardData": {"license": "apple-amlr"}}).to_string();
+    let info =
+        json!({"sha": "0123456789abcdef0123456789abcdef01234567", "siblings": siblings, "cardData": {"license": "apple-amlr"}}).to_string();
     let log = asked.clone();
     std::thread::spawn(move || {
         let mut broken_off = false;
@@ -731,7 +752,8 @@ fn oracle_real_geometry_loads_and_runs() {
         let temporary = tempfile::tempdir().unwrap();
         let source = oracle::find(&format!("02_parakeet/real_configs/{name}.config.json"));
         std::fs::copy(&source, temporary.path().join("config.json")).unwrap();
-        std::fs::copy(source.with_file_name("parakeet-ctc.preprocessor_config.json"), temporary.path().join("preprocessor_config.json")).unwrap();
+        std::fs::copy(source.with_file_name("parakeet-ctc.preprocessor_config.json"), temporary.path().join("preprocessor_config.json"))
+            .unwrap();
         tokenizer_of(1024, temporary.path());
         let listed = oracle::json(&format!("02_parakeet/real_configs/{name}.tensors.json"));
         let weights = temporary.path().join("model.safetensors");
@@ -750,7 +772,10 @@ fn oracle_real_geometry_loads_and_runs() {
         let start = Instant::now();
         transcriber.transcribe_samples(&vec![0.01; 16_000]);
         let heard = start.elapsed();
-        println!("{name}: {read} bytes, read in {raw:?}, loaded in {loaded:?} ({:.2} times that); hears one second in {heard:?}", loaded.as_secs_f64() / raw.as_secs_f64());
+        println!(
+            "{name}: {read} bytes, read in {raw:?}, loaded in {loaded:?} ({:.2} times that); hears one second in {heard:?}",
+            loaded.as_secs_f64() / raw.as_secs_f64()
+        );
     }
 }
 

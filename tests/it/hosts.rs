@@ -251,7 +251,8 @@ mod parakeet {
                 let [_, channels, time, bands] = y.dims();
                 let golden = &golden[&format!("batch_f32.{key}")];
                 assert_eq!(golden.shape, [1, channels, time, bands], "{name}: {key}");
-                let pick = |all: &[f64]| -> Vec<f64> { (0..channels).flat_map(|c| all[c * time * bands..][..n * bands].to_vec()).collect() };
+                let pick =
+                    |all: &[f64]| -> Vec<f64> { (0..channels).flat_map(|c| all[c * time * bands..][..n * bands].to_vec()).collect() };
                 assert_close(&format!("{name}: {key}"), &pick(&values(&y)), &pick(&golden.values), PARAKEET);
                 let live = Lengths::new(vec![n], time).live(&case.device).reshape([1, 1, time, 1]);
                 y * live
@@ -365,7 +366,12 @@ mod parakeet {
             for (i, &frames) in case.valid.iter().enumerate() {
                 let theirs = &case.io[&format!("grad.input_features{i}")];
                 let largest = theirs.values.iter().fold(0f64, |m, v| m.max(v.abs()));
-                assert_close(&format!("{name}: input {i}"), &input[i * golden.shape[1] * mels..][..frames * mels], &theirs.values, GRADIENT * largest);
+                assert_close(
+                    &format!("{name}: input {i}"),
+                    &input[i * golden.shape[1] * mels..][..frames * mels],
+                    &theirs.values,
+                    GRADIENT * largest,
+                );
             }
 
             // The golden gradients take the way of the weights: the same table, from a file with their names.
@@ -495,7 +501,8 @@ mod wave {
 
     fn batch(utterances: &[Vec<f32>], padding: f32, device: &Device) -> (Tensor<3>, Lengths) {
         let longest = utterances.iter().map(Vec::len).max().unwrap();
-        let all: Vec<f32> = utterances.iter().flat_map(|u| u.iter().copied().chain(std::iter::repeat_n(padding, longest - u.len()))).collect();
+        let all: Vec<f32> =
+            utterances.iter().flat_map(|u| u.iter().copied().chain(std::iter::repeat_n(padding, longest - u.len()))).collect();
         let lengths: Vec<usize> = utterances.iter().map(Vec::len).collect();
         (Tensor::from_data(TensorData::new(all, [utterances.len(), longest, 1]), device), Lengths::new(lengths, longest))
     }
@@ -541,7 +548,8 @@ mod wave {
                     continue;
                 }
                 for (stage, x) in seen {
-                    let key = [format!("single2.{stage}"), format!("single2.encoder.{stage}")].into_iter().find(|k| activations.contains_key(k));
+                    let key =
+                        [format!("single2.{stage}"), format!("single2.encoder.{stage}")].into_iter().find(|k| activations.contains_key(k));
                     let Some(key) = key else { continue };
                     let golden = if stage.starts_with("conv") { steps_first(&activations[&key]) } else { activations[&key].clone() };
                     assert_eq!(golden.shape, x.dims(), "{name}: {key}");
@@ -566,7 +574,8 @@ mod wave {
             let device = Device::flex();
             let temporary = tempfile::tempdir().unwrap();
             copy_folder(&source, temporary.path());
-            std::fs::rename(temporary.path().join("model_weight_g_v_names.safetensors"), temporary.path().join("model.safetensors")).unwrap();
+            std::fs::rename(temporary.path().join("model_weight_g_v_names.safetensors"), temporary.path().join("model.safetensors"))
+                .unwrap();
             let io = oracle::tensors(&format!("03_wav2vec2/{name}/io.safetensors"));
             let run = |directory: WaveDirectory| {
                 let (samples, lengths) = batch(&inputs(&io, &directory.config.wave_front_end)[2..], 0.0, &device);

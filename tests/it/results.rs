@@ -35,6 +35,8 @@ fn render() -> String {
             Some("scoring") => peers(&mut text, &name, &json, "Scoring: 10,000 utterances, 200,000 words, one thread"),
             Some("decoding") => decoding(&mut text, &name, &json),
             Some("audio") => audio(&mut text, &name, &json),
+            Some("published") => published(&mut text, &name, &json),
+            Some("lm_peers") => language_models(&mut text, &name, &json),
             Some("hotwords") => hotwords(&mut text, &name, &json),
             Some("long") => long(&mut text, &name, &json),
             other => panic!("{name}: no table for benchmark {other:?}"),
@@ -93,8 +95,13 @@ fn peers(text: &mut String, name: &str, json: &Value, title: &str) {
 fn decoding(text: &mut String, name: &str, json: &Value) {
     heading(text, "Beam search against its peers: same emissions, settings and language model, one thread", name, json);
     let versions = &json["versions"];
-    writeln!(text, "pyctcdecode {}, flashlight-text {}.\n", versions["pyctcdecode"].as_str().unwrap(), versions["flashlight-text"].as_str().unwrap())
-        .unwrap();
+    writeln!(
+        text,
+        "pyctcdecode {}, flashlight-text {}.\n",
+        versions["pyctcdecode"].as_str().unwrap(),
+        versions["flashlight-text"].as_str().unwrap()
+    )
+    .unwrap();
     text.push_str("| peer | setting | width | peer, ms per second of audio | ours | faster than it | word errors of the peer | ours | words |\n|---|---|---|---|---|---|---|---|---|\n");
     for row in json["rows"].as_array().unwrap() {
         let (peer, setting) = (row["peer"].as_str().unwrap(), row["variant"].as_str().unwrap());
@@ -117,11 +124,26 @@ fn decoding(text: &mut String, name: &str, json: &Value) {
 /// Audio files to samples.
 fn audio(text: &mut String, name: &str, json: &Value) {
     heading(text, "Audio files to 16 kHz mono against FFmpeg, one thread", name, json);
-    writeln!(text, "{}. Above 1 we are faster; of Opus the faster of FFmpeg's two decoders counts.\n", json["ffmpeg"].as_str().unwrap()).unwrap();
+    writeln!(text, "{}. Above 1 we are faster; of Opus the faster of FFmpeg's two decoders counts.\n", json["ffmpeg"].as_str().unwrap())
+        .unwrap();
     text.push_str("| file | times real time | FFmpeg's time / ours, best run | median run |\n|---|---|---|---|\n");
     for row in json["rows"].as_array().unwrap() {
         let (kind, n) = (row["kind"].as_str().unwrap(), |key: &str| row[key].as_f64().unwrap());
         writeln!(text, "| {kind} | {:.0} | {:.2} | {:.2} |", n("times_realtime"), n("best"), n("median")).unwrap();
+    }
+}
+
+/// Scores of n-gram models: each kind of file, on text and on the same words shuffled.
+fn language_models(text: &mut String, name: &str, json: &Value) {
+    heading(text, "Language model scores against KenLM: same words, same files, one thread", name, json);
+    text.push_str("| text | file | MB | KenLM, ns per word | ours | faster than it |\n|---|---|---|---|---|---|\n");
+    for row in json["rows"].as_array().unwrap() {
+        let (words, kind, ours) = (row["text"].as_str().unwrap(), row["model"].as_str().unwrap(), row["ours_ns"].as_f64().unwrap());
+        let megabytes = row["bytes"].as_f64().unwrap() / 1e6;
+        // Our compact file is read by us alone.
+        let (peer, ratio) =
+            row["kenlm_ns"].as_f64().map_or((String::new(), String::new()), |peer| (format!("{peer:.0}"), format!("{:.2}x", peer / ours)));
+        writeln!(text, "| {words} | {kind} | {megabytes:.1} | {peer} | {ours:.0} | {ratio} |").unwrap();
     }
 }
 
@@ -183,6 +205,49 @@ fn encoder(text: &mut String, name: &str, json: &Value) {
             row["ours"]["median_ms"].as_f64().unwrap(),
             number(&row["ratio_median"]),
             number(&row["ratio_best"])
+        )
+        .unwrap();
+    }
+}
+
+/// A published geometry in our hands and in its own library's.
+fn published(text: &mut String, name: &str, json: &Value) {
+    heading(text, "Parakeet-CTC 0.6b, random weights, 11 s of audio: against its own library", name, json);
+    let (torch, library) = (json["torch"].as_str().unwrap(), json["transformers"].as_str().unwrap());
+    writeln!(
+        text,
+        "PyTorch {torch}, transformers {library}, {} threads. Ratio: our time / theirs, below 1 we are faster.\n",
+        json["threads"]
+    )
+    .unwrap();
+    text.push_str("| precision | theirs, ms | ours, ms | ratio (median) | ratio (best) | largest difference of a logit | same best label |\n|---|---|---|---|---|---|---|\n");
+    let rows = json["rows"].as_array().unwrap();
+    for row in rows {
+        let n = |who: &str, what: &str| row[who][what].as_f64().unwrap();
+        writeln!(
+            text,
+            "| {} | {:.0} | {:.0} | {:.2} | {:.2} | {:.1e} | {:.1} % |",
+            row["precision"].as_str().unwrap(),
+            n("peer_ms", "median"),
+            n("ours_ms", "median"),
+            n("ours_ms", "median") / n("peer_ms", "median"),
+            n("ours_ms", "best") / n("peer_ms", "best"),
+            row["max_error"].as_f64().unwrap(),
+            100.0 * row["same_label"].as_f64().unwrap()
+        )
+        .unwrap();
+    }
+    for row in rows {
+        let n = |key: &str| row[key].as_f64().unwrap();
+        writeln!(
+            text,
+            "\n{} weights ({:.2} GB): opened in {:.2} s, {:.2} times a plain read of the file ({:.2} s); their library: {:.2} s.",
+            row["weights"].as_str().unwrap(),
+            n("bytes") / 1e9,
+            n("open_s"),
+            n("open_s") / n("read_s"),
+            n("read_s"),
+            n("peer_open_s")
         )
         .unwrap();
     }

@@ -68,10 +68,16 @@ fn encoders() -> Vec<(&'static str, EncoderConfig)> {
             json!({"position": {"kind": "none"}, "block": conformer(1, "layer"),
             "subsampling": {"kind": "stacking", "factor": 3, "hidden": null}, "intermediate": {"layers": [2], "self_condition": false}}),
         ),
-        ("two of four experts by sigmoids", json!({"feed_forward": {"kind": "sigma", "router": "omni", "groups": "3x4", "top_k": 2,
-            "expert_dropout": 0.1}})),
-        ("memory", json!({"feed_forward": {"kind": "memory", "layers": [1, 3], "subkeys": 5, "query": 6, "heads": 2, "top_k": 2,
-            "weighting": "relu"}})),
+        (
+            "two of four experts by sigmoids",
+            json!({"feed_forward": {"kind": "sigma", "router": "omni", "groups": "3x4", "top_k": 2,
+            "expert_dropout": 0.1}}),
+        ),
+        (
+            "memory",
+            json!({"feed_forward": {"kind": "memory", "layers": [1, 3], "subkeys": 5, "query": 6, "heads": 2, "top_k": 2,
+            "weighting": "relu"}}),
+        ),
         ("strata", json!({"feed_forward": {"kind": "strata", "router": "switch", "strata": [2, 3]}})),
     ];
     all.into_iter().map(|(name, change)| (name, encoder(&change))).collect()

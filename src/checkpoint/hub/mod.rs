@@ -105,7 +105,8 @@ impl Hub {
     /// The folder of a repository's revision if it is in the cache.
     pub fn cached(&self, repository: &str, revision: &str) -> Option<PathBuf> {
         let folder = self.folder(repository).ok()?;
-        let commit = std::fs::read_to_string(folder.join("refs").join(plain(revision).ok()?)).map_or_else(|_| revision.to_string(), |c| c.trim().to_string());
+        let commit = std::fs::read_to_string(folder.join("refs").join(plain(revision).ok()?))
+            .map_or_else(|_| revision.to_string(), |c| c.trim().to_string());
         let snapshot = folder.join("snapshots").join(plain(&commit).ok()?);
         snapshot.is_dir().then_some(snapshot)
     }
@@ -233,7 +234,8 @@ mod tests {
     fn one_form_of_the_weights_and_no_code() {
         let all = ["config.json", "model.safetensors", "model.nemo", "pytorch_model.bin", "modeling.py", "README.md"];
         assert_eq!(names(&all).unwrap(), ["config.json", "model.safetensors", "README.md"]);
-        let shards = ["model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "x.safetensors"];
+        let shards =
+            ["model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "x.safetensors"];
         assert_eq!(names(&shards).unwrap(), shards[..3]);
         assert_eq!(names(&["a.nemo", "train.py"]).unwrap(), ["a.nemo"]);
         assert!(names(&["train.py", "config.json"]).is_err());

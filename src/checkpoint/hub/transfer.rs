@@ -141,7 +141,15 @@ impl Client {
     }
 
     /// One attempt at what is missing of `file`.
-    fn go_on(&self, url: &str, file: &mut File, partial: &Path, size: u64, fetched: &mut u64, progress: &mut impl FnMut(u64)) -> Result<()> {
+    fn go_on(
+        &self,
+        url: &str,
+        file: &mut File,
+        partial: &Path,
+        size: u64,
+        fetched: &mut u64,
+        progress: &mut impl FnMut(u64),
+    ) -> Result<()> {
         let io = |e| Error::io(partial, e);
         let mut have = file.metadata().map_err(io)?.len();
         if have > size {

@@ -3,10 +3,10 @@
 //! The router is stored under every block; the copies must be one tensor and are kept once. Apple's own names are not public: when a file is
 //! at hand, `model inspect` lists them, and a table like this one hosts it.
 
+use crate::checkpoint::arrange;
 use crate::checkpoint::layout::Make::{ExpertsJoined, ExpertsTransposed, Same, Shared, SharedTransposed, Transposed};
 use crate::checkpoint::layout::{Layout, Row, row};
 use crate::checkpoint::tensor_file::{TensorFile, broken};
-use crate::checkpoint::arrange;
 use crate::error::Result;
 use crate::model::config::{EncoderConfig, FeedForwardConfig, PositionConfig, RouterKind};
 

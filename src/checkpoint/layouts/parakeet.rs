@@ -28,7 +28,11 @@ const COMMON: &[Row] = &[
     row(
         "encoder.blocks.{}.attention.qkv.weight",
         Transposed,
-        &["encoder.layers.{}.self_attn.q_proj.weight", "encoder.layers.{}.self_attn.k_proj.weight", "encoder.layers.{}.self_attn.v_proj.weight"],
+        &[
+            "encoder.layers.{}.self_attn.q_proj.weight",
+            "encoder.layers.{}.self_attn.k_proj.weight",
+            "encoder.layers.{}.self_attn.v_proj.weight",
+        ],
     ),
     row("encoder.blocks.{}.attention.out.weight", Transposed, &["encoder.layers.{}.self_attn.o_proj.weight"]),
     row("encoder.blocks.{}.attention.relative.project.weight", Transposed, &["encoder.layers.{}.self_attn.relative_k_proj.weight"]),
@@ -100,8 +104,12 @@ const NEMO: &[(&str, &str)] = &[
 ];
 
 /// Counters, and the front end's own tables, which our front end computes.
-const NEMO_IGNORED: &[&str] =
-    &["encoder.layers.{}.conv.batch_norm.num_batches_tracked", "preprocessor.featurizer.fb", "preprocessor.featurizer.window", "spec_augmentation.*"];
+const NEMO_IGNORED: &[&str] = &[
+    "encoder.layers.{}.conv.batch_norm.num_batches_tracked",
+    "preprocessor.featurizer.fb",
+    "preprocessor.featurizer.window",
+    "spec_augmentation.*",
+];
 
 /// What a hybrid model has beside its encoder and CTC head: a transducer's decoder and joint network.
 const HYBRID_IGNORED: &[&str] = &[

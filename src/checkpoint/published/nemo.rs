@@ -92,7 +92,11 @@ fn read_config(path: &Path, value: &Value, name: String) -> Result<(ModelConfig,
     let head = match target.rsplit('.').next().unwrap_or_default() {
         "EncDecCTCModelBPE" => NemoHead::Ctc,
         "EncDecHybridRNNTCTCBPEModel" => NemoHead::HybridCtc,
-        _ => return Err(fields.error("target", format!("{target:?}: this build hosts CTC models with subword tokenizers (EncDecCTCModelBPE)"))),
+        _ => {
+            return Err(
+                fields.error("target", format!("{target:?}: this build hosts CTC models with subword tokenizers (EncDecCTCModelBPE)"))
+            );
+        }
     };
     let front_end = front_end(&fields.table("preprocessor")?)?;
     let encoder = fields.table("encoder")?;

@@ -112,11 +112,8 @@ pub(super) fn name_of(folder: &Path) -> String {
 /// The tokenizer must be the one of the CTC head.
 pub(super) fn check_tokenizer(tokenizer: &Tokenizer, vocab: usize, blank: usize, path: &Path) -> Result<()> {
     if tokenizer.vocab_size() != vocab || tokenizer.blank() as usize != blank {
-        let reason = format!(
-            "{} tokens with blank {}: the model has {vocab} with blank {blank}",
-            tokenizer.vocab_size(),
-            tokenizer.blank()
-        );
+        let reason =
+            format!("{} tokens with blank {}: the model has {vocab} with blank {blank}", tokenizer.vocab_size(), tokenizer.blank());
         return Err(Error::Tokenizer { path: path.into(), reason });
     }
     Ok(())

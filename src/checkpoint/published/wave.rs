@@ -30,12 +30,8 @@ pub fn open(folder: &Path, config: &Value) -> Result<WaveDirectory> {
     let vocabulary = folder.join("vocab.json");
     let tokenizer = Tokenizer::from_vocabulary(&read_small(&vocabulary)?, &roles(folder)?, &vocabulary)?;
     check_tokenizer(&tokenizer, fields.size("vocab_size")?, fields.size_or("pad_token_id", 0)?, &vocabulary)?;
-    let config = WaveConfigFile {
-        format_version: FORMAT_VERSION,
-        name: name_of(folder),
-        wave_front_end: front_end(folder)?,
-        wave_encoder: encoder,
-    };
+    let config =
+        WaveConfigFile { format_version: FORMAT_VERSION, name: name_of(folder), wave_front_end: front_end(folder)?, wave_encoder: encoder };
     let layout = if hubert { layouts::wave::hubert() } else { layouts::wave::wav2vec2() };
     Ok(WaveDirectory { path: folder.into(), config, tokenizer, weights: Weights { file: weights_in(folder)?, layout: Some(layout) } })
 }

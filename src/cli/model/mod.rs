@@ -72,7 +72,9 @@ fn list(arguments: &List) -> anyhow::Result<ExitCode> {
     for (name, path) in places {
         // The cache also holds what other programs fetched: data sets of names, models of other kinds.
         match Opened::open(&path).and_then(|opened| Ok((describe::size(&opened)?, describe::architecture(&opened)))) {
-            Ok((size, architecture)) => println!("{name}\t{size}\t{architecture}\t{}", licence_of(&path).unwrap_or_else(|| "licence not stated".into())),
+            Ok((size, architecture)) => {
+                println!("{name}\t{size}\t{architecture}\t{}", licence_of(&path).unwrap_or_else(|| "licence not stated".into()))
+            }
             Err(error) => println!("{name}\tnot usable: {error}"),
         }
     }
@@ -92,7 +94,11 @@ fn verify(arguments: &Verify) -> anyhow::Result<ExitCode> {
     let opened = Opened::open(&path)?;
     let parameters = conversion::parameters(&opened)?;
     conversion::check(&parameters, &*opened.weights().source(), opened.weights().file.path())?;
-    println!("weights\tok, {} parameters in {} tensors, all finite", opened.weights().file.elements(), opened.weights().file.names().count());
+    println!(
+        "weights\tok, {} parameters in {} tensors, all finite",
+        opened.weights().file.elements(),
+        opened.weights().file.names().count()
+    );
     println!("tokenizer\tok, {} tokens, blank {}", opened.tokenizer().vocab_size(), opened.tokenizer().blank());
     Ok(ExitCode::SUCCESS)
 }

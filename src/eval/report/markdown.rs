@@ -41,18 +41,20 @@ pub fn table(result: &RunResult) -> String {
     let shares: Vec<String> = shares.iter().map(|(name, share)| format!("{name} {:.0} %", 100.0 * share)).collect();
     // Transcripts of another program were not timed. Writing to a String cannot fail.
     let timed = s.rtfx_compute > 0.0;
-    let _ = timed.then(|| writeln!(
-        text,
-        "\nSpeed on {} ({}, {}, {} threads): RTFx {:.1} compute, {:.1} end to end; {}; first transcript after {:.2} s{memory}.",
-        cell(&p.device),
-        cell(&p.cpu),
-        cell(&p.dtype),
-        p.threads,
-        s.rtfx_compute,
-        s.rtfx_end_to_end,
-        shares.join(", "),
-        s.first_transcript_seconds,
-    ));
+    let _ = timed.then(|| {
+        writeln!(
+            text,
+            "\nSpeed on {} ({}, {}, {} threads): RTFx {:.1} compute, {:.1} end to end; {}; first transcript after {:.2} s{memory}.",
+            cell(&p.device),
+            cell(&p.cpu),
+            cell(&p.dtype),
+            p.threads,
+            s.rtfx_compute,
+            s.rtfx_end_to_end,
+            shares.join(", "),
+            s.first_transcript_seconds,
+        )
+    });
     if let Some(c) = &result.confidence {
         let right = percent(c.right as f64 / c.words.max(1) as f64);
         let _ = write!(text, "\nConfidence of {} words, {right} % of them right: {}", c.words, quality(c.raw));

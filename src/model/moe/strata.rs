@@ -137,10 +137,13 @@ impl StrataLayer {
     /// The stratum of an expert.
     fn stratum(&self, expert: usize) -> usize {
         let mut end = 0;
-        self.strata.iter().position(|size| {
-            end += size;
-            expert < end
-        }).expect("an expert belongs to a stratum")
+        self.strata
+            .iter()
+            .position(|size| {
+                end += size;
+                expert < end
+            })
+            .expect("an expert belongs to a stratum")
     }
 
     /// Normalises the rows that visited an expert, with the norm of its stratum.

@@ -21,9 +21,7 @@ use crate::error::Result;
 use crate::kernel::activation::Activation;
 use crate::model::asr::AsrOutput;
 use crate::model::attention::{SelfAttention, new_linear};
-use crate::model::config::{
-    BlockConfig, ContextConfig, EncoderConfig, FeedForwardConfig, PositionConfig, SubsamplingConfig,
-};
+use crate::model::config::{BlockConfig, ContextConfig, EncoderConfig, FeedForwardConfig, PositionConfig, SubsamplingConfig};
 use crate::model::convolution::new_layer_norm;
 use crate::model::feed_forward::Dense;
 use crate::model::init::Init;

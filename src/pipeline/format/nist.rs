@@ -92,10 +92,7 @@ mod tests {
         (transcript.file, transcript.words, transcript.segments) = ("x.wav".into(), words, segments);
         let mut written = Vec::new();
         stm(&transcript, &mut written).unwrap();
-        assert_eq!(
-            String::from_utf8(written).unwrap(),
-            "x 1 x-1 0.100 1.901 a b\nx 1 x-1 1.901 2.400 c\nx 1 x-1 5.000 5.001 d e\n"
-        );
+        assert_eq!(String::from_utf8(written).unwrap(), "x 1 x-1 0.100 1.901 a b\nx 1 x-1 1.901 2.400 c\nx 1 x-1 5.000 5.001 d e\n");
     }
 
     #[test]
