@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use crate::decode::align::{Alignment, Emissions, Options, align};
+use crate::decode::spans::{Widening, widen};
 use crate::error::{Error, Result};
 use crate::pipeline::listen::{Outcome, listen};
 use crate::pipeline::region::Stretch;
@@ -102,11 +103,18 @@ fn hear(transcriber: &Transcriber, path: &Path) -> Result<(Spool, f64)> {
     failure.map_or(Ok((spool, duration)), Err)
 }
 
+/// Words as `transcribe` places them: from where the blank takes over before their first token.
 fn placed(text: &str, prepared: &Alignable, alignment: &Alignment, step_samples: usize, duration: f64) -> PlacedText {
     let seconds = |step: usize| SampleRate::HZ_16000.seconds(step * step_samples).min(duration);
+    let mut spans: Vec<Range<usize>> = alignment.words.iter().flatten().map(|word| word.start..word.end).collect();
+    widen(&mut spans, &alignment.blanks, Widening::default());
+    let mut wide = spans.iter().cloned();
+    let spans_of_words: Vec<Option<Range<usize>>> = alignment.words.iter().map(|word| word.as_ref().and_then(|_| wide.next())).collect();
     let words = prepared.written.iter().map(|written| {
         let found: Vec<_> = alignment.words[written.spoken.clone()].iter().flatten().collect();
-        let place = match (found.first(), found.last()) {
+        let mut spans = spans_of_words[written.spoken.clone()].iter().flatten();
+        let first = spans.next();
+        let place = match (first, spans.last().or(first)) {
             (Some(first), Some(last)) => {
                 let mean = found.iter().map(|word| f64::from(word.log_prob)).sum::<f64>() / found.len() as f64;
                 Place::At { start: seconds(first.start), end: seconds(last.end), confidence: mean.exp().min(1.0) }
@@ -116,8 +124,13 @@ fn placed(text: &str, prepared: &Alignable, alignment: &Alignment, step_samples:
         };
         PlacedWord { word: text[written.text.clone()].to_string(), line: written.line, place }
     });
-    let extra = alignment.extra.iter().map(|range| (seconds(range.start), seconds(range.end)));
-    PlacedText { words: words.collect(), extra: extra.collect(), duration }
+    // What a word now begins with is not speech beside the text.
+    let free = |range: &Range<usize>| {
+        let next = spans.partition_point(|word| word.end <= range.start);
+        range.start..spans.get(next).map_or(range.end, |word| word.start.clamp(range.start, range.end))
+    };
+    let extra = alignment.extra.iter().map(free).filter(|range| !range.is_empty());
+    PlacedText { words: words.collect(), extra: extra.map(|range| (seconds(range.start), seconds(range.end))).collect(), duration }
 }
 
 /// Log-probabilities in a temporary file that is gone when this is.

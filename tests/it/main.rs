@@ -18,6 +18,7 @@ mod features;
 mod formats;
 mod host_files;
 mod hosts;
+mod instructions;
 mod inverse;
 mod knobs;
 mod listen;

@@ -36,6 +36,7 @@ fn render() -> String {
             Some("decoding") => decoding(&mut text, &name, &json),
             Some("audio") => audio(&mut text, &name, &json),
             Some("published") => published(&mut text, &name, &json),
+            Some("word_times") => word_times(&mut text, &name, &json),
             Some("lm_peers") => language_models(&mut text, &name, &json),
             Some("hotwords") => hotwords(&mut text, &name, &json),
             Some("long") => long(&mut text, &name, &json),
@@ -178,6 +179,22 @@ fn long(text: &mut String, name: &str, json: &Value) {
         let (seconds, mebibytes) = (row["audio_seconds"].as_f64().unwrap(), row["peak_mib"].as_f64().unwrap());
         writeln!(text, "\n{:.0} min of audio: {mebibytes:.0} MiB at most, {:.1} s.", seconds / 60.0, row["wall_seconds"].as_f64().unwrap())
             .unwrap();
+    }
+}
+
+fn word_times(text: &mut String, name: &str, json: &Value) {
+    heading(text, "Word times: how far off they are", name, json);
+    text.push_str("| words of | against | words | starts off, ms: mean | median | 90 % | late | ends off, ms: mean | median | 90 % | late |\n");
+    text.push_str("|---|---|---|---|---|---|---|---|---|---|---|\n");
+    for row in json["rows"].as_array().unwrap() {
+        let (what, against) = (row["what"].as_str().unwrap(), row["against"].as_str().unwrap());
+        write!(text, "| {what} | {against} | {} of {} |", row["words"], row["of"]).unwrap();
+        for edge in ["start", "end"] {
+            for key in ["mean", "median", "p90", "late"] {
+                write!(text, " {:.0} |", row[edge][key].as_f64().unwrap()).unwrap();
+            }
+        }
+        text.push('\n');
     }
 }
 
