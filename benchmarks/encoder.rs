@@ -23,6 +23,7 @@ use omniscribe::model::config::{
     PositionConfig, RouterKind, SubsamplingConfig,
 };
 use omniscribe::model::encoder::Encoder;
+use omniscribe::model::feed_forward::Lent;
 use omniscribe::model::init::Init;
 use omniscribe::model::lengths::Lengths;
 use omniscribe::model::moe::router::Router;
@@ -64,7 +65,7 @@ impl Twin {
         let mut balance: Option<Tensor<1>> = None;
         let mut x = x;
         for block in &self.blocks {
-            let (y, routed) = block.forward(x, lengths, self.routers.first(), pass);
+            let (y, routed) = block.forward(x, lengths, Lent { router: self.routers.first(), labels: None }, pass);
             x = y;
             if let Some(routed) = routed {
                 let b = routed.loss.balance;

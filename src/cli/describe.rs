@@ -47,6 +47,9 @@ fn feed_forward(encoder: &EncoderConfig) -> String {
         FeedForwardConfig::Experts { router, groups, .. } => {
             format!("{} experts, {router:?} router", String::from(groups.clone())).to_lowercase()
         }
+        FeedForwardConfig::Adaptive { router, groups, .. } => {
+            format!("{} experts, {router:?} router that adapts to clusters", String::from(groups.clone())).to_lowercase()
+        }
         FeedForwardConfig::Sigma { router, groups, top_k, .. } => {
             format!("{} experts, {top_k} per step, {router:?} sigmoid router", String::from(groups.clone())).to_lowercase()
         }

@@ -8,10 +8,9 @@ use crate::kernel::activation::Activation;
 use crate::model::attention::SelfAttention;
 use crate::model::config::{BlockConfig, EncoderConfig};
 use crate::model::convolution::{Convolution, new_layer_norm};
-use crate::model::feed_forward::{Dense, FeedForward, Routed};
+use crate::model::feed_forward::{Dense, FeedForward, Lent, Routed};
 use crate::model::init::Init;
 use crate::model::lengths::Lengths;
-use crate::model::moe::router::Router;
 use crate::model::moe::strata::Adding;
 use crate::model::ops::dropout::add_branch;
 use crate::model::ops::norm::layer_norm;
@@ -81,15 +80,15 @@ impl Block {
         }
     }
 
-    /// One layer. `router` is the shared one of the layer's group, lent by the encoder.
+    /// One layer, with what the encoder lends it.
     ///
     /// Transformer: `x + A(LN(x))`, `x + F(LN(x))`. Conformer: `x + F1(LN(x))/2`, `x + A(LN(x))`, `x + C(LN(x))`, `x + F2(LN(x))/2`, LN.
     ///
     /// # Shapes
     /// `x`, returns: `[batch, steps, d_model]`
-    pub fn forward(&self, x: Tensor<3>, lengths: &Lengths, router: Option<&Router>, pass: &Pass) -> (Tensor<3>, Option<Routed>) {
+    pub fn forward(&self, x: Tensor<3>, lengths: &Lengths, lent: Lent, pass: &Pass) -> (Tensor<3>, Option<Routed>) {
         let attend = |attention: &SelfAttention, x| attention.forward(x, lengths, pass);
-        self.forward_with(x, lengths, router, pass, attend, |module, x| module.forward(x, lengths, pass))
+        self.forward_with(x, lengths, lent, pass, attend, |module, x| module.forward(x, lengths, pass))
     }
 
     /// One layer in which `attend` and `convolve` stand for the two stages where steps meet.
@@ -97,7 +96,7 @@ impl Block {
         &self,
         mut x: Tensor<3>,
         lengths: &Lengths,
-        router: Option<&Router>,
+        lent: Lent,
         pass: &Pass,
         attend: impl FnOnce(&SelfAttention, Tensor<3>) -> Tensor<3>,
         convolve: impl FnOnce(&Convolution, Tensor<3>) -> Tensor<3>,
@@ -116,11 +115,11 @@ impl Block {
         let step = if self.opening.is_some() { 0.5 } else { 1.0 };
         let routed = if let FeedForward::Strata(layer) = &self.feed_forward {
             let adding = Adding { activation: self.activation, step, dropout: self.dropout };
-            let (y, climb) = layer.forward(x, input, lengths, router, adding, pass);
+            let (y, climb) = layer.forward(x, input, lengths, lent.router, adding, pass);
             x = y;
-            Some(Routed { routing: climb.first, loss: climb.loss, paths: Some(climb.paths) })
+            Some(Routed { routing: climb.first, loss: climb.loss, paths: Some(climb.paths), spread: None })
         } else {
-            let (branch, routed) = self.feed_forward.forward(input, lengths, router, self.activation, pass);
+            let (branch, routed) = self.feed_forward.forward(input, lengths, lent, self.activation, pass);
             x = add_branch(x, branch, step, self.dropout, pass);
             routed
         };

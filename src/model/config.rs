@@ -9,7 +9,7 @@ use crate::model::pass::Chunk;
 
 mod feed_forward;
 
-pub use feed_forward::{ExpertGroup, ExpertGroups, FeedForwardConfig, MemoryWeighting, RouterKind};
+pub use feed_forward::{ClusterStatistics, ExpertGroup, ExpertGroups, FeedForwardConfig, MemoryWeighting, RouterKind};
 
 /// The encoder, from feature frames to states: everything needed to build it and nothing that depends on a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -211,7 +211,7 @@ impl EncoderConfig {
     /// beyond the step's own.
     pub fn receptive_field(&self) -> Option<(usize, usize)> {
         let ContextConfig::Window { left, right } = self.context else { return None };
-        if matches!(self.position, PositionConfig::Cape { normalize: true, .. }) {
+        if matches!(self.position, PositionConfig::Cape { normalize: true, .. }) || self.knows_utterance() {
             return None;
         }
         let half = match self.block {
@@ -220,6 +220,11 @@ impl EncoderConfig {
         };
         let side = |attention: usize| self.n_layers.saturating_mul(attention.saturating_add(half)).saturating_add(1);
         Some((side(left), side(right)))
+    }
+
+    /// Whether routers read statistics of the whole utterance.
+    fn knows_utterance(&self) -> bool {
+        matches!(self.feed_forward, FeedForwardConfig::Adaptive { statistics: ClusterStatistics::Utterance, .. })
     }
 
     /// Checks every rule that construction relies on.
@@ -289,6 +294,10 @@ impl EncoderConfig {
             rule(
                 !matches!(self.position, PositionConfig::Cape { normalize: true, .. }),
                 "encoder.position.normalize: a stream cannot know the mean position".into(),
+            )?;
+            rule(
+                !self.knows_utterance(),
+                "encoder.feed_forward.statistics: a stream cannot know those of its utterance: use running ones".into(),
             )?;
         }
         self.feed_forward.validate(self.n_layers)?;

@@ -8,9 +8,10 @@ use crate::error::Result;
 use crate::model::block::Block;
 use crate::model::config::{BlockConfig, EncoderConfig, FeedForwardConfig, RouterKind};
 use crate::model::convolution::new_layer_norm;
-use crate::model::feed_forward::{Dense, ExpertLayer, FeedForward, Routed};
+use crate::model::feed_forward::{Dense, ExpertLayer, FeedForward, Lent, Routed};
 use crate::model::init::Init;
 use crate::model::lengths::Lengths;
+use crate::model::moe::clusters::ClusterScale;
 use crate::model::moe::experts::Experts;
 use crate::model::moe::memory::{MemorySizes, ProductKeyMemory};
 use crate::model::moe::router::{Gate, Router};
@@ -62,6 +63,7 @@ impl Encoder {
         let mut experts_of = vec![1; config.n_layers];
         let sharing = match &config.feed_forward {
             FeedForwardConfig::Experts { router, .. }
+            | FeedForwardConfig::Adaptive { router, .. }
             | FeedForwardConfig::Sigma { router, .. }
             | FeedForwardConfig::Strata { router, .. } => Some(*router),
             FeedForwardConfig::Dense | FeedForwardConfig::Memory { .. } => None,
@@ -100,6 +102,12 @@ impl Encoder {
                     _ => FeedForward::Experts(ExpertLayer {
                         experts: Experts::new(n, d, m, init),
                         router: (sharing == Some(RouterKind::Switch)).then(|| new_router(config, n, init)),
+                        clusters: match (&config.feed_forward, experts_of[..i].iter().rfind(|&&below| below > 1)) {
+                            (FeedForwardConfig::Adaptive { statistics, .. }, Some(&below)) => {
+                                Some(ClusterScale::new(*statistics, below, d, init))
+                            }
+                            _ => None,
+                        },
                     }),
                 };
                 Block::new(config, feed_forward, init)
@@ -156,9 +164,10 @@ impl Encoder {
         let x = self.subsampling.forward(features, lengths, pass);
         let lengths = lengths.map(|n| self.config.subsampling.output_len(n));
         let mut x = self.placed(x, &lengths, 0, pass);
-        let mut routed = Vec::with_capacity(self.blocks.len());
+        let mut routed: Vec<Option<Routed>> = Vec::with_capacity(self.blocks.len());
         for (i, block) in self.blocks.iter().enumerate() {
-            let (y, choice) = block.forward(x, &lengths, self.router_of(i), pass);
+            let below = routed.iter().rev().flatten().next();
+            let (y, choice) = block.forward(x, &lengths, self.lent(i, below), pass);
             routed.push(choice);
             x = after(i + 1, y);
         }
@@ -171,9 +180,9 @@ impl Encoder {
         add_cape(x, lengths, first, &self.config.position, pass)
     }
 
-    /// The router lent to a layer (counted from 0), if it is lent one.
-    pub(crate) fn router_of(&self, layer: usize) -> Option<&Router> {
-        self.group_router[layer].map(|router| &self.routers[router])
+    /// What a layer (counted from 0) is lent; `below` is the routing of the nearest routed layer below it.
+    pub(crate) fn lent<'a>(&'a self, layer: usize, below: Option<&'a Routed>) -> Lent<'a> {
+        Lent { router: self.group_router[layer].map(|router| &self.routers[router]), labels: below.map(Routed::labels) }
     }
 
     /// The final norm, where the blocks do not end with one.
@@ -190,6 +199,7 @@ fn new_router(config: &EncoderConfig, experts: usize, init: &mut Init) -> Router
     let d = config.d_model;
     match config.feed_forward {
         FeedForwardConfig::Experts { router_bias, jitter, .. } => Router::new(d, experts, router_bias, jitter, init),
+        FeedForwardConfig::Adaptive { .. } => Router::new(d, experts, false, 0.0, init),
         FeedForwardConfig::Sigma { top_k, expert_dropout, .. } => {
             Router::new(d, experts, false, 0.0, init).with_gate(Gate::Sigmoid { top_k, dropout: expert_dropout })
         }

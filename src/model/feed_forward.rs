@@ -9,6 +9,7 @@ use crate::kernel::activation::Activation;
 use crate::model::init::Init;
 use crate::model::lengths::Lengths;
 use crate::model::moe::balance::RouterLoss;
+use crate::model::moe::clusters::{ClusterScale, Labels, Spread};
 use crate::model::moe::experts::Experts;
 use crate::model::moe::memory::ProductKeyMemory;
 use crate::model::moe::router::{Router, Routing};
@@ -49,6 +50,17 @@ pub struct ExpertLayer {
     pub experts: Experts,
     /// A router of this layer alone; `None` where the encoder lends a shared one.
     pub router: Option<Router>,
+    /// What scales the router's input, where it adapts to clusters.
+    pub clusters: Option<ClusterScale>,
+}
+
+/// What an encoder lends a layer for its routing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Lent<'a> {
+    /// The router its group shares.
+    pub router: Option<&'a Router>,
+    /// Choices of the routed layer below, if there is one.
+    pub labels: Option<Labels<'a>>,
 }
 
 /// What a feed-forward says about its routing while training or analysed.
@@ -60,9 +72,16 @@ pub struct Routed {
     pub loss: RouterLoss,
     /// Stratified experts: the way of every row through the strata.
     pub paths: Option<Vec<Vec<usize>>>,
+    /// Spread of the clusters of this batch, where running statistics follow it.
+    pub spread: Option<Spread>,
 }
 
 impl Routed {
+    /// The first choices, as clusters for the layer above.
+    pub fn labels(&self) -> Labels<'_> {
+        Labels { of_rows: &self.routing.choices, clusters: self.routing.probs.dims()[1] }
+    }
+
     /// The experts that worked on each row: in the order of its way through strata, else in ascending order; none in the padding.
     pub fn visited(&self) -> Vec<Vec<usize>> {
         self.paths.clone().unwrap_or_else(|| self.routing.grouping.experts_of_rows())
@@ -105,31 +124,28 @@ impl Dense {
 }
 
 impl FeedForward {
-    /// Runs the feed-forward; `shared` is the encoder's router for this layer, if it has one.
+    /// Runs the feed-forward with what the encoder lends it.
     ///
     /// # Shapes
     /// `x`, returns: `[batch, steps, d_model]`; padded steps give 0 where experts are routed
     ///
     /// # Panics
     /// If the layer has experts and neither its own router nor a shared one: a bug of the constructor. If it is stratified: the block runs it.
-    pub fn forward(
-        &self,
-        x: Tensor<3>,
-        lengths: &Lengths,
-        shared: Option<&Router>,
-        act: Activation,
-        pass: &Pass,
-    ) -> (Tensor<3>, Option<Routed>) {
+    pub fn forward(&self, x: Tensor<3>, lengths: &Lengths, lent: Lent, act: Activation, pass: &Pass) -> (Tensor<3>, Option<Routed>) {
         match self {
             Self::Dense(dense) => (dense.forward(x, act, pass), None),
             Self::Experts(layer) => {
-                let router = layer.router.as_ref().or(shared).expect("a layer with experts has a router");
+                let router = layer.router.as_ref().or(lent.router).expect("a layer with experts has a router");
                 let [batch, steps, d_model] = x.dims();
                 let x = x.reshape([batch * steps, d_model]);
-                let routing = router.route(x.clone(), lengths, pass);
+                let (read, spread) = match (&layer.clusters, lent.labels) {
+                    (Some(clusters), Some(labels)) => clusters.scale(&x, labels, lengths),
+                    _ => (x.clone(), None),
+                };
+                let routing = router.route(read, lengths, pass);
                 let y = layer.experts.forward(x, &routing, act, pass).reshape([batch, steps, d_model]);
                 let loss = router.loss(&routing);
-                (y, Some(Routed { routing, loss, paths: None }))
+                (y, Some(Routed { routing, loss, paths: None, spread }))
             }
             Self::Memory(memory) => (memory.forward(x), None),
             Self::Strata(_) => unreachable!("the block runs a stratified layer, which adds to the stream itself"),

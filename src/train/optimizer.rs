@@ -118,13 +118,20 @@ impl Optimizer {
         model.visit(&mut Visit { optimizer: self, gradients });
     }
 
+    /// Changes a parameter that gradients do not train: a running statistic. The model has it after the next step.
+    pub fn adjust(&mut self, id: ParamId, change: impl FnOnce(&mut [f32])) {
+        if let Some(&i) = self.by_id.get(&id) {
+            change(&mut self.slots[i].values);
+        }
+    }
+
     /// One step with rate `lr` on the sum of what was accumulated times `scale`, and the model with the new weights.
     pub fn step<M: Module>(&mut self, model: M, lr: f64, scale: f64) -> (M, StepReport) {
         let squares = |s: &Slot| s.gradient.as_ref().map_or(0.0, |g| adamw::sum_squares(slice(g)));
         let norm = self.slots.iter().filter(|s| s.trained).map(squares).sum::<f64>().sqrt() * scale;
         if !norm.is_finite() {
             self.slots.iter_mut().for_each(|s| s.gradient = None);
-            return (model, StepReport { norm, applied: false });
+            return (self.install(model), StepReport { norm, applied: false });
         }
         self.step += 1;
         let clip = if norm > self.config.clip { self.config.clip / norm } else { 1.0 };

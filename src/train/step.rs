@@ -6,6 +6,7 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 
 use crate::model::asr::{AsrModel, AsrOutput};
 use crate::model::lengths::Lengths;
+use crate::model::moe::clusters::Spread;
 use crate::model::ops::ctc::ctc_loss;
 use crate::model::pass::Pass;
 use crate::train::batch::HostBatch;
@@ -24,6 +25,8 @@ pub struct BatchReport {
     pub balance: f64,
     /// Steps that chose each expert, for every MoE layer.
     pub load: Vec<Vec<usize>>,
+    /// Spread of the clusters of every layer (counted from 0) that follows it.
+    pub spreads: Vec<(usize, Spread)>,
 }
 
 /// Loss per token of a batch, its gradients, and its report.
@@ -62,9 +65,9 @@ pub fn loss(output: AsrOutput, targets: &[Vec<u32>], blank: u32, weights: &LossC
         }
     }
     loss = loss.div_scalar(tokens as f64);
-    let routed: Vec<_> = output.routed.into_iter().flatten().collect();
-    let layers = routed.len() as f64;
-    for layer in routed {
+    let layers = output.routed.iter().flatten().count() as f64;
+    for (i, layer) in output.routed.into_iter().enumerate().filter_map(|(i, layer)| Some((i, layer?))) {
+        report.spreads.extend(layer.spread.map(|spread| (i, spread)));
         report.balance += scalar(&layer.loss.balance) / layers;
         loss = loss + layer.loss.balance.mul_scalar(weights.balance / layers) + layer.loss.z.mul_scalar(weights.z / layers);
         report.load.push(layer.loss.load);

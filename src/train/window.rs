@@ -67,7 +67,14 @@ mod tests {
 
     #[test]
     fn sums_and_shares() {
-        let report = |load: [usize; 2]| BatchReport { ctc: 0.1, intermediate: 1.0, tokens: 3, balance: 2.0, load: vec![load.to_vec()] };
+        let report = |load: [usize; 2]| BatchReport {
+            ctc: 0.1,
+            intermediate: 1.0,
+            tokens: 3,
+            balance: 2.0,
+            load: vec![load.to_vec()],
+            spreads: vec![],
+        };
         let mut window = Window::default();
         window.add(&report([1, 0]));
         window.add(&report([1, 1]));

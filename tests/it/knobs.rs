@@ -122,6 +122,7 @@ fn encoder_choices(path: &str) -> Option<Vec<Value>> {
         "/block" => Some(vec![json!({"kind": "transformer"}), conformer()]),
         "/block/norm" => strings(&["layer", "batch"]),
         "/feed_forward" => Some(vec![json!({"kind": "dense"}), experts("omni"), experts("switch")]),
+        "/feed_forward/statistics" => Some(vec![json!({"kind": "utterance"}), json!({"kind": "running", "momentum": 0.5})]),
         "/feed_forward/weighting" => strings(&["softmax", "relu"]),
         "/feed_forward/top_k" => Some(vec![json!(1), json!(2)]),
         "/feed_forward/expert_dropout" => Some(vec![json!(0.0), json!(0.5)]),
@@ -200,6 +201,18 @@ fn no_dead_knob_with_several_experts_per_step() {
     let stacking = json!({"kind": "stacking", "factor": 4, "hidden": null});
     let sigma = json!({"kind": "sigma", "router": "omni", "groups": "3x3", "top_k": 2, "expert_dropout": 0.5});
     no_dead_encoder_knob(&preset(cape(), json!({"kind": "transformer"}), sigma, stacking, Value::Null), &["/n_layers"]);
+}
+
+#[test]
+fn no_dead_knob_with_routers_that_adapt_to_clusters() {
+    let stacking = json!({"kind": "stacking", "factor": 4, "hidden": null});
+    for statistics in [json!({"kind": "utterance"}), json!({"kind": "running", "momentum": 0.5})] {
+        let adaptive = json!({"kind": "adaptive", "router": "omni", "groups": "3x3", "statistics": statistics});
+        let config = preset(json!({"kind": "rotary"}), json!({"kind": "transformer"}), adaptive, stacking.clone(), Value::Null);
+        // The momentum works in training alone: running_clusters_are_followed_and_resumed.
+        let found = no_dead_knob(&config, |path| path == "/feed_forward/statistics/momentum", encoder_choices, encoder_shows);
+        assert_eq!(found, ["/n_layers"]);
+    }
 }
 
 #[test]

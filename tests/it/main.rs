@@ -9,6 +9,7 @@ mod architecture;
 mod audio;
 mod channels;
 mod cli;
+mod clusters;
 mod commands;
 mod corpora;
 mod ctc_loss;

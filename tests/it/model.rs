@@ -13,8 +13,8 @@ use omniscribe::kernel::gemm::Precision;
 use omniscribe::kernel::rng::SplitMix;
 use omniscribe::model::asr::{AsrModel, AsrOutput};
 use omniscribe::model::config::{
-    ActivationConfig, BlockConfig, ContextConfig, ConvolutionNorm, EncoderConfig, ExpertGroups, FeedForwardConfig, IntermediateConfig,
-    MemoryWeighting, PositionConfig, RouterKind, SubsamplingConfig,
+    ActivationConfig, BlockConfig, ClusterStatistics, ContextConfig, ConvolutionNorm, EncoderConfig, ExpertGroups, FeedForwardConfig,
+    IntermediateConfig, MemoryWeighting, PositionConfig, RouterKind, SubsamplingConfig,
 };
 use omniscribe::model::feed_forward::{FeedForward, Routed};
 use omniscribe::model::lengths::Lengths;
@@ -459,6 +459,11 @@ fn configs() -> Vec<(&'static str, EncoderConfig)> {
         router_bias,
         jitter,
     };
+    let adaptive = |router, groups: &str, statistics| FeedForwardConfig::Adaptive {
+        router,
+        groups: ExpertGroups::try_from(groups.to_string()).expect("groups"),
+        statistics,
+    };
     let cape = PositionConfig::Cape {
         freq_scale: 30.0,
         delta: 0.03,
@@ -526,6 +531,23 @@ fn configs() -> Vec<(&'static str, EncoderConfig)> {
             },
         ),
         (
+            "transformer, rotary, stacking, switch routers that adapt to the clusters of the utterance",
+            EncoderConfig {
+                position: PositionConfig::Rotary,
+                context: ContextConfig::Full,
+                feed_forward: adaptive(RouterKind::Switch, "2x4-1x1-1x3", ClusterStatistics::Utterance),
+                ..base.clone()
+            },
+        ),
+        (
+            "transformer, no positions, stacking, a shared router that adapts to running clusters",
+            EncoderConfig {
+                position: PositionConfig::None,
+                feed_forward: adaptive(RouterKind::Omni, "4x4", ClusterStatistics::Running { momentum: 0.9 }),
+                ..base.clone()
+            },
+        ),
+        (
             "transformer, rotary, stacking, two of four experts by a shared sigmoid router",
             EncoderConfig {
                 position: PositionConfig::Rotary,
@@ -584,7 +606,7 @@ fn model(config: &EncoderConfig, seed: u64, device: &Device) -> AsrModel {
         let last = name.rsplit('.').next().unwrap_or_default();
         for v in &mut t.values {
             *v += match last {
-                "variance" => 2.0 * (rng.next_f32() - 0.4),
+                "variance" | "spread" => 2.0 * (rng.next_f32() - 0.4),
                 "gamma" | "beta" | "mean" | "bias" | "up_bias" | "down_bias" | "u" | "v" => 0.2 * rng.next_normal(),
                 // Fresh weights are small; larger ones make softmaxes and routers decide.
                 _ => 0.5 * *v,
@@ -737,7 +759,7 @@ mod whole {
             same(name, LOGITS, 1.0, &loss, &golden_loss);
             same(name, GRADIENTS, LEAST_GRADIENT, &fast, &golden);
             for (parameter, gradient) in &fast {
-                let fixed = parameter.ends_with(".mean") || parameter.ends_with(".variance");
+                let fixed = parameter.ends_with(".mean") || parameter.ends_with(".variance") || parameter.ends_with(".spread");
                 // A stratum that no step of the batch visits learns nothing; that its gradient is zero in both forms was compared above.
                 if parameter.contains(".Strata.norms.") {
                     continue;
@@ -879,7 +901,10 @@ mod whole {
             let jittered = match still.feed_forward {
                 FeedForwardConfig::Experts { jitter, .. } => jitter > 0.0,
                 FeedForwardConfig::Sigma { expert_dropout, .. } => expert_dropout > 0.0,
-                FeedForwardConfig::Dense | FeedForwardConfig::Memory { .. } | FeedForwardConfig::Strata { .. } => false,
+                FeedForwardConfig::Dense
+                | FeedForwardConfig::Adaptive { .. }
+                | FeedForwardConfig::Memory { .. }
+                | FeedForwardConfig::Strata { .. } => false,
             };
             let noisy = model(&still, 9, &device());
             assert_eq!(run(&noisy, Some(1)) != run(&noisy, None), jittered, "{name}: with router noise alone");

@@ -74,6 +74,11 @@ fn encoders() -> Vec<(&'static str, EncoderConfig)> {
             "expert_dropout": 0.1}}),
         ),
         (
+            "a shared router that adapts to running clusters",
+            json!({"feed_forward": {"kind": "adaptive", "router": "omni", "groups": "3x4",
+            "statistics": {"kind": "running", "momentum": 0.9}}}),
+        ),
+        (
             "memory",
             json!({"feed_forward": {"kind": "memory", "layers": [1, 3], "subkeys": 5, "query": 6, "heads": 2, "top_k": 2,
             "weighting": "relu"}}),

@@ -249,6 +249,8 @@ fn every_kind_of_feed_forward_learns() {
         "{kind=\"experts\",router=\"switch\",groups=\"2x3\",router_bias=false,jitter=0}",
         "{kind=\"sigma\",router=\"switch\",groups=\"2x6\",top_k=2,expert_dropout=0.05}",
         "{kind=\"sigma\",router=\"omni\",groups=\"2x6\",top_k=2,expert_dropout=0.05}",
+        "{kind=\"adaptive\",router=\"switch\",groups=\"2x3\",statistics={kind=\"utterance\"}}",
+        "{kind=\"adaptive\",router=\"omni\",groups=\"2x3\",statistics={kind=\"running\",momentum=0.9}}",
         "{kind=\"memory\",layers=[2],subkeys=12,query=16,heads=2,top_k=6,weighting=\"softmax\"}",
         "{kind=\"memory\",layers=[2],subkeys=12,query=16,heads=2,top_k=6,weighting=\"relu\"}",
         "{kind=\"strata\",router=\"switch\",strata=[2,2]}",
@@ -287,6 +289,34 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
     assert!(parts[0].steps < parts[1].steps && parts[1].steps < whole.steps, "{parts:?}");
     assert_eq!(parts[2], whole);
     tones.assert_same("whole", "parts");
+}
+
+#[test]
+fn running_clusters_are_followed_and_resumed() {
+    let tones = Tones::new();
+    let run = |output: &str, momentum: &str, hours: &str| {
+        let kind = format!(
+            "encoder.feed_forward={{kind=\"adaptive\",router=\"omni\",groups=\"2x3\",statistics={{kind=\"running\",momentum={momentum}}}}}"
+        );
+        let hours = format!("control.audio_hours={hours}");
+        let changes = [&RANDOM[..], &["schedule.kind=constant", "optimizer.accumulate=2", "data.dev=[]", &hours, &kind]].concat();
+        tones.run(output, &changes).expect("trains");
+    };
+    run("whole", "0.9", "0.02");
+    run("parts", "0.9", "0.008");
+    run("parts", "0.9", "0.02");
+    tones.assert_same("whole", "parts");
+    run("slow", "0.999", "0.02");
+    let spread = |output: &str| {
+        let model = ModelDirectory::open(&tones.path(output).join("model")).expect("a model");
+        let weights = weights::collect(&model.model(&Device::flex()).expect("loads"));
+        let (name, spread) = weights.iter().find(|(name, _)| name.ends_with(".clusters.spread")).expect("a spread");
+        assert_eq!(name, "encoder.blocks.1.feed_forward.Experts.clusters.spread", "the first routed layer has no clusters");
+        spread.values.iter().map(|v| (v - 1.0).abs()).sum::<f32>() / spread.values.len() as f32
+    };
+    // Deviations of normalised states lie well below the 1 that the running means start from.
+    let (quick, slow) = (spread("whole"), spread("slow"));
+    assert!(slow > 0.0 && quick > 2.0 * slow, "moved by {quick} and {slow}");
 }
 
 #[test]

@@ -21,6 +21,16 @@ pub enum FeedForwardConfig {
         /// Training: standard deviation of noise added to router logits.
         jitter: f64,
     },
+    /// Experts behind an adaptive clustering router (AC router; Nielsen et al. 2025, arXiv:2502.15315), top-1 as in [`Self::Experts`]: from the
+    /// second routed layer on, a router reads each feature scaled by how tight the step's cluster, its expert in the routed layer below, is in it.
+    Adaptive {
+        /// Who owns routers: every layer (`switch`, the paper) or all layers of a group together (`omni`, a combination of our own).
+        router: RouterKind,
+        /// Groups of layers and their experts; a group of 1 expert is dense.
+        groups: ExpertGroups,
+        /// Where the spread of the clusters comes from.
+        statistics: ClusterStatistics,
+    },
     /// sigma-MoE: several small experts per step, each scaled by the sigmoid of its logit (Csordás et al. 2023, arXiv:2310.10837).
     Sigma {
         /// Who owns routers: every layer (`switch`, the paper) or all layers of a group together (`omni`, a combination of our own).
@@ -56,6 +66,19 @@ pub enum FeedForwardConfig {
     },
 }
 
+/// Where an adaptive clustering router takes the spread of its clusters from.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ClusterStatistics {
+    /// The whole utterance, each for itself.
+    Utterance,
+    /// Running means of training, stored with the model: for streams, too.
+    Running {
+        /// What one batch leaves of the old mean.
+        momentum: f64,
+    },
+}
+
 /// How the scores of memory rows become weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -70,7 +93,7 @@ impl FeedForwardConfig {
     /// Groups of experts, if it has experts.
     pub fn groups(&self) -> Option<&ExpertGroups> {
         match self {
-            Self::Experts { groups, .. } | Self::Sigma { groups, .. } => Some(groups),
+            Self::Experts { groups, .. } | Self::Adaptive { groups, .. } | Self::Sigma { groups, .. } => Some(groups),
             Self::Dense | Self::Memory { .. } | Self::Strata { .. } => None,
         }
     }
@@ -86,6 +109,14 @@ impl FeedForwardConfig {
             Self::Dense => {}
             Self::Experts { jitter, .. } => {
                 rule(jitter.is_finite() && *jitter >= 0.0, format!("encoder.feed_forward.jitter = {jitter}: must be at least 0"))?;
+            }
+            Self::Adaptive { statistics, .. } => {
+                if let ClusterStatistics::Running { momentum } = statistics {
+                    rule(
+                        (0.0..1.0).contains(momentum),
+                        format!("encoder.feed_forward.statistics.momentum = {momentum}: must lie in 0..1"),
+                    )?;
+                }
             }
             Self::Sigma { groups, top_k, expert_dropout, .. } => {
                 rule(

@@ -1,6 +1,7 @@
 //! Mixture of experts: routers, experts, balance.
 
 pub mod balance;
+pub mod clusters;
 pub mod experts;
 pub mod memory;
 pub mod router;

@@ -4,8 +4,8 @@ use burn::tensor::Tensor;
 
 use super::{AttentionStream, ConvolutionStream};
 use crate::model::block::Block;
+use crate::model::feed_forward::{Lent, Routed};
 use crate::model::lengths::Lengths;
-use crate::model::moe::router::Router;
 use crate::model::pass::{Chunk, Pass};
 
 /// The state of a [`Block`]: that of its attention and of its convolution. Feed-forwards and routers look at single steps and have none.
@@ -22,25 +22,24 @@ impl BlockStream {
         Self { attention: AttentionStream::new(chunk), convolution }
     }
 
-    /// Whole chunks (but for the end of the stream) through the layer; `router` as for [`Block::forward`].
+    /// Whole chunks (but for the end of the stream) through the layer; `lent` and what is returned as for [`Block::forward`].
     ///
     /// # Shapes
     /// `x`, returns: `[1, steps, d_model]`
-    pub fn step(&mut self, block: &Block, x: Tensor<3>, router: Option<&Router>, pass: &Pass) -> Tensor<3> {
+    pub fn step(&mut self, block: &Block, x: Tensor<3>, lent: Lent, pass: &Pass) -> (Tensor<3>, Option<Routed>) {
         let lengths = Lengths::full(1, x.dims()[1]);
         let Self { attention, convolution } = self;
-        let (y, _) = block.forward_with(
+        block.forward_with(
             x,
             &lengths,
-            router,
+            lent,
             pass,
             |module, x| attention.step(module, x, pass),
             |module, x| match convolution {
                 Some(stream) => stream.step(module, x, pass),
                 None => module.forward(x, &lengths, pass),
             },
-        );
-        y
+        )
     }
 
     /// Ends the stream; nothing is held back.

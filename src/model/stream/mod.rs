@@ -107,8 +107,10 @@ impl AsrStream {
         let encoder = &model.encoder;
         let mut x = encoder.placed(x, &lengths, self.steps, pass);
         let mut intermediate = Vec::new();
+        let mut below = None;
         for (layer, (stream, block)) in self.blocks.iter_mut().zip(&encoder.blocks).enumerate() {
-            let y = stream.step(block, x, encoder.router_of(layer), pass);
+            let (y, routed) = stream.step(block, x, encoder.lent(layer, below.as_ref()), pass);
+            below = routed.or(below);
             let (y, logits) = model.after_layer(layer + 1, y, pass);
             intermediate.extend(logits);
             x = y;
