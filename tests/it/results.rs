@@ -184,7 +184,9 @@ fn long(text: &mut String, name: &str, json: &Value) {
 
 fn word_times(text: &mut String, name: &str, json: &Value) {
     heading(text, "Word times: how far off they are", name, json);
-    text.push_str("| words of | against | words | starts off, ms: mean | median | 90 % | late | ends off, ms: mean | median | 90 % | late |\n");
+    text.push_str(
+        "| words of | against | words | starts off, ms: mean | median | 90 % | late | ends off, ms: mean | median | 90 % | late |\n",
+    );
     text.push_str("|---|---|---|---|---|---|---|---|---|---|---|\n");
     for row in json["rows"].as_array().unwrap() {
         let (what, against) = (row["what"].as_str().unwrap(), row["against"].as_str().unwrap());
