@@ -12,6 +12,7 @@ use omniscribe::checkpoint::{ModelDirectory, Opened, WaveDirectory};
 use omniscribe::decode::ctc::greedy;
 use omniscribe::features::{FrontEnd, WaveFrontEnd};
 use omniscribe::model::asr::{AsrModel, AsrOutput};
+use omniscribe::model::feed_forward::Lent;
 use omniscribe::model::lengths::Lengths;
 use omniscribe::model::ops::ctc::ctc_loss;
 use omniscribe::model::ops::linear::linear;
@@ -215,7 +216,7 @@ mod parakeet {
             check("conv", &convolved, "layer0.conv");
             let x = x + convolved;
             let normed = omniscribe::model::ops::norm::layer_norm(x, &block.feed_forward_norm);
-            let (fed, _) = block.feed_forward.forward(normed, &steps, None, silu, &pass);
+            let (fed, _) = block.feed_forward.forward(normed, &steps, Lent::default(), silu, &pass);
             check("feed_forward2", &fed, "layer0.feed_forward2");
 
             let mut outputs = Vec::new();
