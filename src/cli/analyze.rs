@@ -39,6 +39,7 @@ pub struct RoutingArguments {
 }
 
 /// Runs an analysis.
+#[expect(clippy::print_stdout, reason = "the summary is this command's data")]
 pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
     let Command::Routing(arguments) = command;
     // Full precision: a choice near a tie must not fall by rounding.
