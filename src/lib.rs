@@ -9,6 +9,7 @@
 //! main -> cli -> train ----> eval -> pipeline -> { audio  features  model  decode  text } -> units, error
 //!                  |                     \----> checkpoint -> { model::config, text, features }
 //!                  +-> dataset                          model, decode, train, cli -> kernel
+//!          \-> compress -> eval, pipeline, checkpoint
 //! ```
 //!
 //! A stream ([`pipeline::stream`]) runs the same stages chunk by chunk: each has `step`, `flush`, `reset` and `delay`.
@@ -41,6 +42,7 @@
 pub mod audio;
 pub mod checkpoint;
 pub mod cli;
+pub mod compress;
 pub mod dataset;
 pub mod decode;
 pub mod error;

@@ -3,6 +3,7 @@
 mod align;
 mod analyze;
 mod bench;
+mod compress;
 mod decoding;
 mod describe;
 mod device;
@@ -38,6 +39,8 @@ enum Command {
     Analyze(analyze::Command),
     /// Measure word error rates on test sets, compare results, draw reports
     Bench(bench::Arguments),
+    /// Make the experts of a model smaller: what they share is stored once
+    Compress(compress::Arguments),
     /// Say what this machine and this build can do
     Doctor(doctor::Arguments),
     /// Show words while they are spoken: from the microphone, a pipe or a file
@@ -62,6 +65,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Align(arguments) => align::run(&arguments),
         Command::Analyze(command) => analyze::run(&command),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Compress(arguments) => compress::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Listen(arguments) => listen::run(&arguments),
         Command::Lm(command) => lm::run(&command),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// What each module of the crate may import, itself aside. Siblings without an arrow meet in `pipeline`.
-const DIRECTIONS: [(&str, &[&str]); 17] = [
+const DIRECTIONS: [(&str, &[&str]); 18] = [
     ("error", &[]),
     ("units", &[]),
     ("kernel", &[]),
@@ -19,13 +19,44 @@ const DIRECTIONS: [(&str, &[&str]); 17] = [
     ("train", &["pipeline", "checkpoint", "dataset", "eval", "audio", "features", "model", "decode", "text", "kernel", "error", "units"]),
     (
         "cli",
-        &["train", "pipeline", "checkpoint", "dataset", "eval", "audio", "features", "model", "decode", "text", "kernel", "error", "units"],
+        &[
+            "compress",
+            "train",
+            "pipeline",
+            "checkpoint",
+            "dataset",
+            "eval",
+            "audio",
+            "features",
+            "model",
+            "decode",
+            "text",
+            "kernel",
+            "error",
+            "units",
+        ],
     ),
+    ("compress", &["eval", "pipeline", "checkpoint", "audio", "kernel", "error", "units"]),
     ("main", &["cli", "kernel"]),
     // Declares the modules and re-exports from them.
     (
         "lib",
-        &["train", "pipeline", "checkpoint", "dataset", "eval", "audio", "features", "model", "decode", "text", "kernel", "error", "units"],
+        &[
+            "compress",
+            "train",
+            "pipeline",
+            "checkpoint",
+            "dataset",
+            "eval",
+            "audio",
+            "features",
+            "model",
+            "decode",
+            "text",
+            "kernel",
+            "error",
+            "units",
+        ],
     ),
     // Not there yet; listed so that it gets a place of its own and nobody imports it.
     ("server", &["pipeline", "checkpoint", "audio", "error", "units"]),
