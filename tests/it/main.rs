@@ -11,6 +11,7 @@ mod channels;
 mod cli;
 mod clusters;
 mod commands;
+mod compress;
 mod corpora;
 mod ctc_loss;
 mod dataset;

@@ -38,6 +38,7 @@ fn render() -> String {
             Some("published") => published(&mut text, &name, &json),
             Some("word_times") => word_times(&mut text, &name, &json),
             Some("lm_peers") => language_models(&mut text, &name, &json),
+            Some("compress") => compress(&mut text, &name, &json),
             Some("hotwords") => hotwords(&mut text, &name, &json),
             Some("long") => long(&mut text, &name, &json),
             other => panic!("{name}: no table for benchmark {other:?}"),
@@ -145,6 +146,45 @@ fn language_models(text: &mut String, name: &str, json: &Value) {
         let (peer, ratio) =
             row["kenlm_ns"].as_f64().map_or((String::new(), String::new()), |peer| (format!("{peer:.0}"), format!("{:.2}x", peer / ours)));
         writeln!(text, "| {words} | {kind} | {megabytes:.1} | {peer} | {ours:.0} | {ratio} |").unwrap();
+    }
+}
+
+/// Compressed experts: bytes, word errors, agreement.
+fn compress(text: &mut String, name: &str, json: &Value) {
+    heading(text, "Experts made smaller: ResMoE against its parts and against plain pruning", name, json);
+    writeln!(
+        text,
+        "`{}`, {} experts a layer; {} utterances ({:.0} s, {} words), greedy. Of the experts' bytes, centre and index are part; \
+         \"same expert\": share of steps that go where they went before.\n\n![trade-off](compress.svg)\n",
+        json["model"].as_str().unwrap(),
+        json["experts"],
+        json["utterances"],
+        json["audio_seconds"].as_f64().unwrap(),
+        json["words"]
+    )
+    .unwrap();
+    text.push_str("| method | residual | kept | storage | experts, MB | of it centre | index | of whole | WER | same text | same expert | error of weights |\n");
+    text.push_str("|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+    for row in json["rows"].as_array().unwrap() {
+        let (s, n) = (|key: &str| row[key].as_str().unwrap(), |key: &str| row[key].as_f64().unwrap());
+        let part = |key: &str| row["bytes"][key].as_f64().unwrap() / 1e6;
+        writeln!(
+            text,
+            "| {} | {} | {:.3} | {} | {:.2} | {:.2} | {:.2} | {:.1} % | {:.2} % | {:.1} % | {:.1} % | {:.4} |",
+            s("method"),
+            s("residual"),
+            n("keep"),
+            s("storage"),
+            n("expert_bytes") / 1e6,
+            part("centre"),
+            part("index"),
+            100.0 * n("expert_bytes") / n("whole_expert_bytes"),
+            100.0 * n("wer"),
+            100.0 * n("same_text"),
+            100.0 * n("agreement_mean"),
+            n("weight_error")
+        )
+        .unwrap();
     }
 }
 
