@@ -182,6 +182,12 @@ pub(super) fn find<'n>(file: &TensorFile, name: &'n str) -> Option<(&'n str, Par
     (has("mask") || has("left")).then_some((prefix, part))
 }
 
+/// Expert `e` of those called `prefix`, restored: up, bias and down as in [`split`].
+pub(super) fn restore_one(own: &Own<'_>, prefix: &str, sizes: ExpertSizes, e: usize) -> Result<[Vec<f32>; 3], Fault> {
+    let shape = [sizes.experts, sizes.d_model, sizes.d_ff];
+    Ok(split(&read(own, prefix, Part::Up, &shape)?.restored(e), sizes.d_model))
+}
+
 /// Parameter `part`, of `shape`, of the experts called `prefix`, restored.
 pub(super) fn restore(own: &Own<'_>, prefix: &str, part: Part, shape: &[usize]) -> Result<Vec<f32>, Fault> {
     let factored = read(own, prefix, part, shape)?;

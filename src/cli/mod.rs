@@ -11,6 +11,7 @@ mod doctor;
 mod listen;
 mod lm;
 mod model;
+mod offload;
 mod precision;
 mod train;
 mod transcribe;
@@ -51,6 +52,9 @@ enum Command {
     /// List, fetch, look into, check, convert and upcycle models
     #[command(subcommand)]
     Model(model::Command),
+    /// Run models whose experts do not all fit into memory
+    #[command(subcommand)]
+    Offload(offload::Command),
     /// Train a model from a run configuration
     Train(train::Arguments),
 }
@@ -70,6 +74,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Listen(arguments) => listen::run(&arguments),
         Command::Lm(command) => lm::run(&command),
         Command::Model(command) => model::run(&command),
+        Command::Offload(command) => offload::run(&command),
         Command::Train(arguments) => train::run(&arguments),
     };
     done.map_err(|error| anyhow::Error::msg(one_line(&error)))

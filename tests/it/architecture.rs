@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// What each module of the crate may import, itself aside. Siblings without an arrow meet in `pipeline`.
-const DIRECTIONS: [(&str, &[&str]); 18] = [
+const DIRECTIONS: [(&str, &[&str]); 19] = [
     ("error", &[]),
     ("units", &[]),
     ("kernel", &[]),
@@ -37,6 +37,7 @@ const DIRECTIONS: [(&str, &[&str]); 18] = [
         ],
     ),
     ("compress", &["eval", "pipeline", "checkpoint", "audio", "kernel", "error", "units"]),
+    ("offload", &["pipeline", "checkpoint", "audio", "features", "model", "kernel", "error", "units"]),
     ("main", &["cli", "kernel"]),
     // Declares the modules and re-exports from them.
     (
@@ -66,7 +67,16 @@ const DIRECTIONS: [(&str, &[&str]); 18] = [
 const PLACES: [(&[&str], &[&str]); 7] = [
     (
         &["burn", "burn_autodiff", "cubecl"],
-        &["model/", "checkpoint/", "train/", "pipeline/batch.rs", "pipeline/pool.rs", "pipeline/transcriber.rs", "cli/device.rs"],
+        &[
+            "model/",
+            "checkpoint/",
+            "train/",
+            "offload/",
+            "pipeline/batch.rs",
+            "pipeline/pool.rs",
+            "pipeline/transcriber.rs",
+            "cli/device.rs",
+        ],
     ),
     (&["clap", "anyhow", "indicatif", "console", "println!", "print!"], &["main.rs", "cli/"]),
     // Training reports while it runs, through one function.
