@@ -28,6 +28,7 @@ mod long;
 mod model;
 mod moe;
 mod ngram;
+mod offload;
 mod oracle;
 mod report;
 mod results;
