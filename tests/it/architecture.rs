@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// What each module of the crate may import, itself aside. Siblings without an arrow meet in `pipeline`.
-const DIRECTIONS: [(&str, &[&str]); 19] = [
+const DIRECTIONS: [(&str, &[&str]); 20] = [
     ("error", &[]),
     ("units", &[]),
     ("kernel", &[]),
@@ -20,7 +20,9 @@ const DIRECTIONS: [(&str, &[&str]); 19] = [
     (
         "cli",
         &[
+            "analyze",
             "compress",
+            "offload",
             "train",
             "pipeline",
             "checkpoint",
@@ -38,12 +40,18 @@ const DIRECTIONS: [(&str, &[&str]); 19] = [
     ),
     ("compress", &["eval", "pipeline", "checkpoint", "audio", "kernel", "error", "units"]),
     ("offload", &["pipeline", "checkpoint", "audio", "features", "model", "kernel", "error", "units"]),
+    (
+        "analyze",
+        &["compress", "eval", "pipeline", "checkpoint", "audio", "features", "model", "decode", "text", "kernel", "error", "units"],
+    ),
     ("main", &["cli", "kernel"]),
     // Declares the modules and re-exports from them.
     (
         "lib",
         &[
+            "analyze",
             "compress",
+            "offload",
             "train",
             "pipeline",
             "checkpoint",
@@ -72,6 +80,7 @@ const PLACES: [(&[&str], &[&str]); 7] = [
             "checkpoint/",
             "train/",
             "offload/",
+            "analyze/",
             "pipeline/batch.rs",
             "pipeline/pool.rs",
             "pipeline/transcriber.rs",
