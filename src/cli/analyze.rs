@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use crate::audio::{self, Limits};
 use crate::checkpoint::safetensors_file::write_atomically;
 use crate::cli::device::{self, DeviceChoice};
+use crate::cli::modularity::{self, ModularityArguments};
 use crate::error::Error;
 use crate::eval::report::html::routing;
 use crate::eval::routing::RoutingStudy;
@@ -20,6 +21,8 @@ use crate::units::SampleRate;
 pub enum Command {
     /// Which experts the routers of a model choose, and what that has to do with what is said
     Routing(RoutingArguments),
+    /// Whether the neurons that tell sounds, silence or sources apart sit together in experts, and what is lost without them
+    Modularity(ModularityArguments),
 }
 
 /// Flags of `omniscribe analyze routing`.
@@ -41,7 +44,10 @@ pub struct RoutingArguments {
 /// Runs an analysis.
 #[expect(clippy::print_stdout, reason = "the summary is this command's data")]
 pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
-    let Command::Routing(arguments) = command;
+    let arguments = match command {
+        Command::Routing(arguments) => arguments,
+        Command::Modularity(arguments) => return modularity::run(arguments),
+    };
     // Full precision: a choice near a tie must not fall by rounding.
     let transcriber = Transcriber::open(&arguments.model, device::open(arguments.device)?, Precision::F32)?;
     let blank = transcriber.tokenizer().blank();
