@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::Args;
 use serde_json::json;
@@ -122,7 +123,8 @@ pub fn run(arguments: &ModularityArguments) -> anyhow::Result<ExitCode> {
         perturbed.push(Perturbation { function: function.name.clone(), silenced: which, functional, random });
     }
     let report = json!({
-        "model": directory.config.name, "command": std::env::args().collect::<Vec<_>>(), "cpu": environment::cpu_name(),
+        "benchmark": "modularity", "model": directory.config.name, "command": std::env::args().collect::<Vec<_>>(),
+        "cpu": environment::cpu_name(), "date": environment::utc(SystemTime::now()).split('T').next(),
         "utterances": recordings.len(), "steps": observed.labels.len(), "wer": before.errors.wer(),
         "functions": functions.iter().map(|f| (f.name.clone(), f.steps.iter().filter(|s| **s).count())).collect::<BTreeMap<_, _>>(),
         "layers": reports, "silenced": perturbed,
