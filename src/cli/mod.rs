@@ -11,6 +11,7 @@ mod listen;
 mod lm;
 mod model;
 mod precision;
+mod study;
 mod train;
 mod transcribe;
 mod tune;
@@ -48,6 +49,9 @@ enum Command {
     /// List, fetch, look into, check, convert and upcycle models
     #[command(subcommand)]
     Model(model::Command),
+    /// Train a grid of models that differ in one thing, and report what came of it
+    #[command(subcommand)]
+    Study(study::Command),
     /// Train a model from a run configuration
     Train(train::Arguments),
 }
@@ -66,6 +70,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Listen(arguments) => listen::run(&arguments),
         Command::Lm(command) => lm::run(&command),
         Command::Model(command) => model::run(&command),
+        Command::Study(command) => study::run(&command),
         Command::Train(arguments) => train::run(&arguments),
     };
     done.map_err(|error| anyhow::Error::msg(one_line(&error)))

@@ -34,6 +34,7 @@ mod scoring;
 mod sphere;
 mod strata;
 mod stream;
+mod study;
 mod text;
 mod training;
 mod vad;
