@@ -122,7 +122,7 @@ mod tests {
     fn rates_and_their_spread() {
         // One set, two seeds of two speakers: 10 % and 30 %.
         let set = vec![vec![[1, 10], [1, 10]], vec![[3, 10], [3, 10]]];
-        let found = error_rate(&[set.clone()], Resampling::default());
+        let found = error_rate(std::slice::from_ref(&set), Resampling::default());
         assert_eq!(found.of_seeds, [0.1, 0.3]);
         assert!((found.mean - 0.2).abs() < 1e-12);
         // Speakers are alike: all the spread is between seeds, and a quarter of the draws takes one of them twice.

@@ -10,6 +10,6 @@ pub mod render;
 pub mod report;
 pub mod structure;
 
-pub use cells::{Cell, run};
+pub use cells::{Cell, cells, run};
 pub use config::{StudyConfig, Variant};
 pub use outcome::Outcome;

@@ -1,11 +1,12 @@
 //! Data of known structure: tones that mean different letters under different keys.
 //!
 //! An utterance is a row of words; a word is spoken in one of `keys` keys, which a low tone tells all through it. Within a word every letter is a
-//! short high tone, and which letter a tone means depends on the key: each key has a permutation of its own. What a step means is thus a table
-//! of `keys x letters`, and a feed-forward that serves all keys must hold all of it.
+//! short high tone, and which letter a tone means depends on the key and on the tone before it: `keys * (letters + 1)` random permutations. What a
+//! step means is thus a table of `keys x (letters + 1) x letters` without any pattern, and a small feed-forward that serves all keys must hold
+//! all of it.
 //!
 //! Why sharing a router should help here: the key is the one thing worth routing by, in every layer alike, and an expert of one layer that works
-//! on one key finds the same division in the next. Why it need not: one layer that divides by key is enough to read the table, and independent
+//! on one key finds the same division in the next. Why it need not: one layer that divides by key is enough to divide the table, and independent
 //! routers are free to divide by key in one layer and by tone in another.
 
 use std::f32::consts::TAU;
@@ -67,8 +68,9 @@ impl StructureConfig {
         if self.snr_db.is_finite() { Ok(()) } else { Err("structure.snr_db: must be finite".into()) }
     }
 
-    /// The tone (counted from 0) that means each letter in each key, `[keys][letters]`.
-    pub fn table(&self) -> Vec<Vec<usize>> {
+    /// The tone (counted from 0) that means each letter in each key after each tone, `[keys][letters + 1][letters]`; the last row of a key is for
+    /// the beginning of a word.
+    pub fn table(&self) -> Vec<Vec<Vec<usize>>> {
         let mut rng = SplitMix::stream(self.seed, 0);
         let permutation = |rng: &mut SplitMix| {
             let mut order: Vec<usize> = (0..self.letters).collect();
@@ -77,7 +79,7 @@ impl StructureConfig {
             }
             order
         };
-        (0..self.keys).map(|_| permutation(&mut rng)).collect()
+        (0..self.keys).map(|_| (0..=self.letters).map(|_| permutation(&mut rng)).collect()).collect()
     }
 }
 
@@ -146,15 +148,16 @@ fn draw(config: &StructureConfig, rng: &mut SplitMix) -> (Vec<String>, Vec<usize
 }
 
 /// The samples of a clip.
-fn sing(config: &StructureConfig, table: &[Vec<usize>], words: &[String], keys: &[usize], rng: &mut SplitMix) -> Vec<f32> {
+fn sing(config: &StructureConfig, table: &[Vec<Vec<usize>>], words: &[String], keys: &[usize], rng: &mut SplitMix) -> Vec<f32> {
     let tone = |band: usize, step: usize| TONES[band].0 * TONES[band].1.powi(step as i32);
     let [sounding, silent] = [LETTER.0, LETTER.1].map(|s| SampleRate::HZ_16000.samples(s));
     let mut samples = vec![0.0; silent];
     for (word, &key) in words.iter().zip(keys) {
-        let start = samples.len();
+        let (start, mut before) = (samples.len(), config.letters);
         for letter in word.bytes() {
             let letter = LETTERS.iter().position(|&l| l == letter).unwrap_or(0);
-            let hz = tone(1, table[key][letter]);
+            before = table[key][before][letter];
+            let hz = tone(1, before);
             let envelope = |t: usize| (std::f32::consts::PI * t as f32 / sounding as f32).sin();
             samples.extend((0..sounding).map(|t| 0.3 * envelope(t) * (TAU * hz * t as f32 / 16_000.0).sin()));
             samples.resize(samples.len() + silent, 0.0);
