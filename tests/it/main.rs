@@ -5,6 +5,7 @@
 
 mod align;
 mod align_speech;
+mod analyze;
 mod architecture;
 mod audio;
 mod channels;
