@@ -57,13 +57,21 @@ impl Experts {
     /// # Shapes
     /// `x`, returns: `[rows, d_model]`
     pub fn forward(&self, x: Tensor<2>, routing: &Routing, act: Activation, pass: &Pass) -> Tensor<2> {
-        let y = expert_feed_forward(x, self.weights(), routing.grouping.clone(), act, pass) * routing.weights.clone();
-        match routing.grouping.top_k {
-            1 => y,
-            k => {
-                let [slots, d_model] = y.dims();
-                y.reshape([slots / k, k, d_model]).sum_dim(1).squeeze_dim(1)
-            }
+        combine(expert_feed_forward(x, self.weights(), routing.grouping.clone(), act, pass), routing)
+    }
+}
+
+/// The outputs of the chosen experts scaled by their gates and summed.
+///
+/// # Shapes
+/// `y`: `[rows * top_k, d_model]`; returns `[rows, d_model]`
+pub fn combine(y: Tensor<2>, routing: &Routing) -> Tensor<2> {
+    let y = y * routing.weights.clone();
+    match routing.grouping.top_k {
+        1 => y,
+        k => {
+            let [slots, d_model] = y.dims();
+            y.reshape([slots / k, k, d_model]).sum_dim(1).squeeze_dim(1)
         }
     }
 }
