@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use crate::audio::vad::{self, VadOptions};
 use crate::audio::{self, Limits};
+use crate::checkpoint::Opened;
 use crate::checkpoint::safetensors_file::write_atomically;
 use crate::cli::bench::open_sets;
 use crate::cli::device::{self, DeviceChoice};
@@ -17,6 +18,8 @@ use crate::eval::routing::{Exchanged, Observed, RoutingStudy, UnderNoise, letter
 use crate::eval::{WordErrors, wer};
 use crate::kernel::gemm::Precision;
 use crate::kernel::rng::SplitMix;
+use crate::model::config::ExpertGroups;
+use crate::model::recognizer::AnyModel;
 use crate::pipeline::transcriber::Transcriber;
 use crate::text::Normalizer;
 use crate::units::SampleRate;
@@ -71,8 +74,7 @@ struct Heard {
 pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
     let Command::Routing(arguments) = command;
     // Full precision: a choice near a tie must not fall by rounding.
-    let open = || Transcriber::open(&arguments.model, device::open(arguments.device)?, Precision::F32);
-    let transcriber = open()?;
+    let transcriber = Transcriber::open(&arguments.model, device::open(arguments.device)?, Precision::F32)?;
     let clips = clips(&arguments.audio)?;
     let mut study = RoutingStudy::default();
     for clip in &clips {
@@ -100,7 +102,7 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
     let trials: Vec<&Clip> = if arguments.trials == 0 { vec![] } else { clips.iter().step_by(every).collect() };
     if !trials.is_empty() {
         report.under_noise = SNR_DB.iter().map(|&snr_db| under_noise(&transcriber, &trials, snr_db)).collect();
-        report.exchanged = Some(exchanged(transcriber, open, &trials)?);
+        report.exchanged = exchanged(&transcriber, arguments, &trials)?;
     }
     std::fs::create_dir_all(&arguments.output).map_err(|e| Error::io(&arguments.output, e))?;
     let name = arguments.model.file_name().unwrap_or(arguments.model.as_os_str()).to_string_lossy();
@@ -168,11 +170,17 @@ fn under_noise(transcriber: &Transcriber, clips: &[&Clip], snr_db: f64) -> Under
     UnderNoise { snr_db, kept: kept.into_iter().map(|n| n as f64 / all.max(1) as f64).collect() }
 }
 
-fn exchanged(transcriber: Transcriber, open: impl Fn() -> Result<Transcriber>, clips: &[&Clip]) -> Result<Exchanged> {
+/// The errors of the model with experts exchanged; none where there is no choice of one expert of several.
+fn exchanged(transcriber: &Transcriber, arguments: &RoutingArguments, clips: &[&Clip]) -> Result<Option<Exchanged>> {
+    let Opened::Spectral(directory) = Opened::open(&arguments.model)? else { return Ok(None) };
+    let groups = directory.config.encoder.feed_forward.groups().map(ExpertGroups::by_layer).unwrap_or_default();
+    let layers: Vec<usize> = (0..groups.len()).filter(|&layer| groups[layer].1 > 1).collect();
+    if layers.is_empty() {
+        return Ok(None);
+    }
     let against_texts = clips.iter().all(|clip| clip.text.is_some());
-    let layers = transcriber.expert_layers();
     let texts = |model: &Transcriber| clips.iter().map(|clip| Normalizer::Whisper.normalize(&hear(model, &clip.samples).text)).collect();
-    let plain: Vec<String> = texts(&transcriber);
+    let plain: Vec<String> = texts(transcriber);
     let given = || clips.iter().map(|clip| Normalizer::Whisper.normalize(clip.text.as_deref().unwrap_or_default())).collect();
     let references: Vec<String> = if against_texts { given() } else { plain.clone() };
     let errors = |texts: Vec<String>| {
@@ -180,7 +188,12 @@ fn exchanged(transcriber: Transcriber, open: impl Fn() -> Result<Transcriber>, c
         references.iter().zip(&texts).for_each(|(reference, text)| sum += wer::word_errors(reference, text));
         sum
     };
-    let with = |layer: Option<usize>| Ok(errors(texts(&open()?.with_exchanged_experts(layer))));
+    let with = |layer: Option<usize>| {
+        let device = device::open(arguments.device)?;
+        let model = AnyModel::Spectral(directory.model(&device)?.with_exchanged_experts(layer));
+        let opened = Opened::open(&arguments.model)?;
+        Ok(errors(texts(&Transcriber::with_model(&arguments.model, &opened, model, device, Precision::F32)?)))
+    };
     let one_layer = layers.iter().map(|&layer| with(Some(layer))).collect::<Result<_>>()?;
-    Ok(Exchanged { against_texts, unchanged: errors(plain), all_layers: with(None)?, one_layer })
+    Ok(Some(Exchanged { against_texts, unchanged: errors(plain), all_layers: with(None)?, one_layer }))
 }

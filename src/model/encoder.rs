@@ -169,11 +169,6 @@ impl Encoder {
         self
     }
 
-    /// Layers (counted from 0) with experts of which some are chosen for each step.
-    pub fn expert_layers(&self) -> Vec<usize> {
-        (0..self.blocks.len()).filter(|&i| matches!(self.blocks[i].feed_forward, FeedForward::Experts(_))).collect()
-    }
-
     /// Encodes a batch.
     ///
     /// # Shapes

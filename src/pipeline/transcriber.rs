@@ -152,20 +152,6 @@ impl Transcriber {
         }
     }
 
-    /// Layers (counted from 0) with experts; none of a model without.
-    pub fn expert_layers(&self) -> Vec<usize> {
-        self.spectral().map(|(model, _)| model.encoder.expert_layers()).unwrap_or_default()
-    }
-
-    /// The experts of one layer (counted from 0), or of all, do each other's work: what that costs is how much they differ.
-    pub fn with_exchanged_experts(self, layer: Option<usize>) -> Self {
-        let model = match self.model {
-            AnyModel::Spectral(model) => AnyModel::Spectral(model.with_exchanged_experts(layer)),
-            wave @ AnyModel::Wave(_) => wave,
-        };
-        Self { model, ..self }
-    }
-
     /// Writes words in another way than the model says them.
     pub fn with_writing(self, writing: Writing) -> Self {
         Self { writing, ..self }
