@@ -1,15 +1,10 @@
 //! What a step of speech is: labels from the text that is said, from the audio, and from the set it comes from.
+//!
+//! A CTC model marks a letter in few steps; the steps between are "no letter".
 
 use std::ops::Range;
 
-/// Letters by the sound they mostly stand for in English. A CTC model marks a letter in few steps; the steps between are "no letter".
-const CLASSES: [(&str, &str); 5] = [
-    ("vowel letters", "aeiou"),
-    ("stop letters", "bcdgkpqt"),
-    ("fricative letters", "fhsvxz"),
-    ("nasal letters", "mn"),
-    ("approximant letters", "ljrwy"),
-];
+use crate::eval::routing::{LETTER_CLASSES, letter_class};
 
 /// A function and the steps that have it.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,8 +34,9 @@ pub fn inside(stretches: &[Range<usize>], sample: usize) -> bool {
 /// The functions of some steps; those that fewer than `least` steps have, or lack, are left out.
 pub fn functions(labels: &[StepLabel], least: usize) -> Vec<Function> {
     let of = |name: String, has: &dyn Fn(&StepLabel) -> bool| Function { name, steps: labels.iter().map(has).collect() };
-    let is = |label: &StepLabel, letters: &str| label.piece.as_ref().is_some_and(|p| p.len() == 1 && letters.contains(p.as_str()));
-    let mut all: Vec<Function> = CLASSES.iter().map(|(name, letters)| of(name.to_string(), &|l| is(l, letters))).collect();
+    let is = |label: &StepLabel, class: usize| label.piece.as_deref().and_then(letter_class) == Some(class);
+    let mut all: Vec<Function> =
+        LETTER_CLASSES.iter().enumerate().map(|(class, (name, _))| of(format!("letters: {name}"), &|l| is(l, class))).collect();
     all.push(of("no letter".into(), &|l| l.piece.is_none()));
     all.push(of("word boundary".into(), &|l| l.piece.as_deref() == Some(" ")));
     all.push(of("speech".into(), &|l| l.speech));
@@ -67,11 +63,11 @@ mod tests {
         let labels = [label(Some("a"), true, "x"), label(None, true, "x"), label(Some(" "), false, "y"), label(Some("t"), true, "y")];
         let found = functions(&labels, 1);
         let steps = |name: &str| found.iter().find(|f| f.name == name).map(|f| f.steps.clone());
-        assert_eq!(steps("vowel letters"), Some(vec![true, false, false, false]));
-        assert_eq!(steps("stop letters"), Some(vec![false, false, false, true]));
+        assert_eq!(steps("letters: vowels"), Some(vec![true, false, false, false]));
+        assert_eq!(steps("letters: stops"), Some(vec![false, false, false, true]));
         assert_eq!(steps("word boundary"), Some(vec![false, false, true, false]));
         assert_eq!(steps("set y"), Some(vec![false, false, true, true]));
-        assert_eq!(steps("nasal letters"), None, "nobody has it");
+        assert_eq!(steps("letters: nasals"), None, "nobody has it");
         assert!(functions(&labels, 2).iter().all(|f| f.steps.iter().filter(|s| **s).count() == 2), "two have it, two lack it");
         assert!(inside(&[3..5, 9..12], 10) && !inside(&[3..5, 9..12], 5));
     }

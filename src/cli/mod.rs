@@ -14,6 +14,7 @@ mod model;
 mod modularity;
 mod offload;
 mod precision;
+mod study;
 mod train;
 mod transcribe;
 mod tune;
@@ -53,6 +54,9 @@ enum Command {
     /// List, fetch, look into, check, convert and upcycle models
     #[command(subcommand)]
     Model(model::Command),
+    /// Train a grid of models that differ in one thing, and report what came of it
+    #[command(subcommand)]
+    Study(study::Command),
     /// Run models whose experts do not all fit into memory
     #[command(subcommand)]
     Offload(offload::Command),
@@ -75,6 +79,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Listen(arguments) => listen::run(&arguments),
         Command::Lm(command) => lm::run(&command),
         Command::Model(command) => model::run(&command),
+        Command::Study(command) => study::run(&command),
         Command::Offload(command) => offload::run(&command),
         Command::Train(arguments) => train::run(&arguments),
     };

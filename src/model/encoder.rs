@@ -154,6 +154,21 @@ impl Encoder {
         self.blocks.iter().map(idle).sum()
     }
 
+    /// The encoder with the experts of one layer (counted from 0), or of all, exchanged ([`Experts::exchanged`]) while the routers stay.
+    pub fn with_exchanged_experts(mut self, layer: Option<usize>) -> Self {
+        let exchange = |(i, mut block): (usize, Block)| {
+            block.feed_forward = match block.feed_forward {
+                FeedForward::Experts(own) if layer.is_none_or(|l| l == i) => {
+                    FeedForward::Experts(ExpertLayer { experts: own.experts.exchanged(), ..own })
+                }
+                other => other,
+            };
+            block
+        };
+        self.blocks = self.blocks.into_iter().enumerate().map(exchange).collect();
+        self
+    }
+
     /// Encodes a batch.
     ///
     /// # Shapes

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod batch;
+mod clusters;
 pub mod config;
 pub mod context;
 pub mod evaluate;
@@ -17,6 +18,7 @@ pub mod run;
 pub mod schedule;
 pub mod state;
 pub mod step;
+pub mod study;
 pub mod window;
 
 pub use config::RunConfig;

@@ -7,7 +7,8 @@ use crate::train::journal::Line;
 /// Width and height of the drawing and of its margins, in SVG units.
 const SIZE: (f64, f64) = (900.0, 420.0);
 const MARGIN: (f64, f64) = (60.0, 40.0);
-const COLOURS: [&str; 8] = ["#1b6ca8", "#d1495b", "#2e933c", "#edae49", "#6a4c93", "#00798c", "#8d5b4c", "#444444"];
+/// Colours of curves, in turn.
+pub const COLOURS: [&str; 8] = ["#1b6ca8", "#d1495b", "#2e933c", "#edae49", "#6a4c93", "#00798c", "#8d5b4c", "#444444"];
 
 /// A named curve of (audio hours, value).
 #[derive(Debug, Clone, PartialEq)]
@@ -109,7 +110,8 @@ fn tick(value: f64) -> String {
     if value.abs() >= 10.0 || value == 0.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 
-fn escape(text: &str) -> String {
+/// Text as it stands in XML.
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

@@ -16,12 +16,10 @@ use crate::error::{Error, Result};
 use crate::features::{FrontEnd, FrontEndConfig, Normalization};
 use crate::kernel::rng::SplitMix;
 use crate::model::asr::AsrModel;
-use crate::model::config::{ClusterStatistics, FeedForwardConfig};
-use crate::model::feed_forward::FeedForward;
-use crate::model::moe::clusters::Spread;
 use crate::model::pass::Pass;
 use crate::text::{self, Tokenizer};
 use crate::train::batch::{HostBatch, Preparer, Speech, encode_targets, feature_statistics, log, read_sounds};
+use crate::train::clusters;
 use crate::train::config::{RunConfig, TokenizerConfig};
 use crate::train::context::ContextDraw;
 use crate::train::evaluate::Dev;
@@ -175,7 +173,7 @@ impl<'a> Session<'a> {
             let pass = Pass::training(precision, seed).with_chunk(batch.chunk);
             let (gradients, report) = batch_gradients(&self.model, &batch, self.tokenizer.blank(), &self.config.loss, &pass, &self.device);
             self.optimizer.accumulate(&self.model, &gradients);
-            self.follow(&report.spreads);
+            clusters::follow(&self.model, &mut self.optimizer, &report.spreads);
             self.progress.window.add(&report);
             self.clock.1 += batch.seconds;
             self.progress.batch += 1;
@@ -216,20 +214,6 @@ impl<'a> Session<'a> {
             self.save()?;
         }
         Ok(())
-    }
-
-    /// Moves running statistics of clusters towards those of a batch.
-    fn follow(&mut self, spreads: &[(usize, Spread)]) {
-        let FeedForwardConfig::Adaptive { statistics: ClusterStatistics::Running { momentum }, .. } = self.config.encoder.feed_forward
-        else {
-            return;
-        };
-        for (layer, spread) in spreads.iter().filter(|(_, spread)| spread.deviation.iter().all(|v| v.is_finite())) {
-            let FeedForward::Experts(layer) = &self.model.encoder.blocks[*layer].feed_forward else { continue };
-            if let Some(running) = layer.clusters.as_ref().and_then(|clusters| clusters.spread.as_ref()) {
-                self.optimizer.adjust(running.id, |values| spread.follow(values, momentum));
-            }
-        }
     }
 
     fn log(&mut self) -> Result<()> {

@@ -5,6 +5,7 @@
 
 mod align;
 mod align_speech;
+mod analyze;
 mod architecture;
 mod audio;
 mod channels;
@@ -37,6 +38,7 @@ mod scoring;
 mod sphere;
 mod strata;
 mod stream;
+mod study;
 mod text;
 mod training;
 mod vad;

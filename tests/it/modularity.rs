@@ -62,7 +62,7 @@ fn every_step_shows_the_neurons_of_its_own_expert() {
         }
     }
     let found = functions(&all.labels, 1);
-    for name in ["vowel letters", "stop letters", "no letter", "speech", "set s0", "set s1"] {
+    for name in ["letters: vowels", "letters: stops", "no letter", "speech", "set s0", "set s1"] {
         assert!(found.iter().any(|f| f.name == name), "{name} in {:?}", found.iter().map(|f| &f.name).collect::<Vec<_>>());
     }
     // Silence: nobody changes nothing, somebody something.

@@ -38,6 +38,20 @@ impl Experts {
         ExpertWeights { up: self.up.val(), up_bias: self.up_bias.val(), down: self.down.val(), down_bias: self.down_bias.val() }
     }
 
+    /// The experts renumbered: each does the work of the one before it, the first that of the last.
+    pub fn exchanged(self) -> Self {
+        fn turned<const D: usize>(param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|weights| {
+                let last = weights.dims()[0] - 1;
+                Tensor::cat(vec![weights.clone().narrow(0, last, 1), weights.narrow(0, 0, last)], 0)
+            })
+        }
+        if self.up.dims()[0] < 2 {
+            return self;
+        }
+        Self { up: turned(self.up), up_bias: turned(self.up_bias), down: turned(self.down), down_bias: turned(self.down_bias) }
+    }
+
     /// Each row through the experts chosen for it, scaled by their gates and summed: `y_t = sum_k w_{t,k} FFN_{e_k}(x_t)`; dead rows give 0.
     ///
     /// # Shapes

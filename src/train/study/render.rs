@@ -1,0 +1,221 @@
+//! The report of a study as Markdown, as pictures and as one HTML page.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::intervals::{Difference, Rate};
+use super::report::{Contrast, Entry, StudyReport};
+use crate::checkpoint::safetensors_file::write_atomically;
+use crate::error::{Error, Result};
+use crate::train::plot::{COLOURS, Curve, chart, escape};
+
+/// Writes `report.json`, `report.md`, `report.html` and the pictures `loss.svg`, `wer.svg` and `rates.svg`.
+///
+/// # Errors
+/// [`Error::Io`]
+pub fn write(report: &StudyReport, folder: &Path) -> Result<()> {
+    let json = serde_json::to_vec_pretty(report).map_err(|e| Error::config(folder, e.to_string()))?;
+    let [loss, wer, rates] = pictures(report);
+    let files = [
+        ("report.json", String::from_utf8_lossy(&json).into_owned()),
+        ("report.md", markdown(report)),
+        ("report.html", html(report)),
+        ("loss.svg", loss),
+        ("wer.svg", wer),
+        ("rates.svg", rates),
+    ];
+    files.iter().try_for_each(|(name, text)| write_atomically(&folder.join(name), text.as_bytes()))
+}
+
+fn named(kind: &str, size: &str) -> String {
+    if size.is_empty() { kind.to_string() } else { format!("{kind}, {size}") }
+}
+
+/// Loss and WER over audio hours, and the rates of every set.
+pub fn pictures(report: &StudyReport) -> [String; 3] {
+    let curve = |e: &Entry, points: &[(f64, f64)], scale: f64| Curve {
+        name: named(&e.kind, &e.size),
+        points: points.iter().map(|&(hours, value)| (hours, scale * value)).collect(),
+    };
+    let curves = |of: &dyn Fn(&Entry) -> Curve| report.entries.iter().map(of).collect::<Vec<_>>();
+    [
+        chart(&report.name, "training loss per token, nats, mean over seeds", &curves(&|e| curve(e, &e.loss_curve, 1.0))),
+        chart(&report.name, "dev WER, %, mean over seeds", &curves(&|e| curve(e, &e.wer_curve, 100.0))),
+        rates(report),
+    ]
+}
+
+/// A row of marks for every set: the mean with its interval, and a ring for every seed.
+fn rates(report: &StudyReport) -> String {
+    let mut rows: Vec<(String, Vec<&Rate>)> = Vec::new();
+    if let Some(first) = report.entries.first() {
+        rows.extend(first.sets.keys().map(|set| (set.clone(), report.entries.iter().filter_map(|e| e.sets.get(set)).collect())));
+        rows.push(("mean of sets".into(), report.entries.iter().map(|e| &e.mean).collect()));
+    }
+    let most = rows.iter().flat_map(|(_, rates)| rates.iter().map(|r| r.high)).fold(1e-9, f64::max);
+    let (left, width, step) = (150.0, 700.0, 14.0);
+    let row = step * report.entries.len() as f64 + 12.0;
+    let height = 60.0 + row * rows.len() as f64;
+    let x = |rate: f64| left + rate / most * width;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 900 {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
+    );
+    for (i, entry) in report.entries.iter().enumerate() {
+        let (at, colour) = (left + 150.0 * i as f64, COLOURS[i % COLOURS.len()]);
+        // Writing to a String cannot fail.
+        let _ = writeln!(svg, "<text x=\"{at}\" y=\"18\" fill=\"{colour}\">{}</text>", escape(&named(&entry.kind, &entry.size)));
+    }
+    for i in 0..=5 {
+        let rate = most * f64::from(i) / 5.0;
+        let (at, bottom) = (x(rate), height - 24.0);
+        let _ = writeln!(svg, "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"28\" y2=\"{bottom:.1}\" stroke=\"#dddddd\"/>");
+        let _ = writeln!(svg, "<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{:.0} %</text>", bottom + 16.0, 100.0 * rate);
+    }
+    for (r, (set, rates)) in rows.iter().enumerate() {
+        let top = 36.0 + row * r as f64;
+        let _ = writeln!(svg, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>", left - 10.0, top + row / 2.0 - 2.0, escape(set));
+        for (i, rate) in rates.iter().enumerate() {
+            let (y, colour) = (top + step * (i as f64 + 0.5), COLOURS[i % COLOURS.len()]);
+            let (low, high, mean) = (x(rate.low), x(rate.high), x(rate.mean));
+            let _ = writeln!(
+                svg,
+                "<line x1=\"{low:.1}\" x2=\"{high:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"{colour}\" stroke-width=\"2\"/>"
+            );
+            let _ = writeln!(svg, "<circle cx=\"{mean:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{colour}\"/>");
+            for seed in &rate.of_seeds {
+                let _ = writeln!(svg, "<circle cx=\"{:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"none\" stroke=\"{colour}\"/>", x(*seed));
+            }
+        }
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+/// A table: headings, then rows.
+struct Grid {
+    heading: String,
+    note: String,
+    columns: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+fn percent(rate: f64) -> String {
+    format!("{:.2}", 100.0 * rate)
+}
+
+fn grids(report: &StudyReport) -> Vec<Grid> {
+    let seeds = |e: &Entry| report.seeds.get(&e.size).map_or(0, Vec::len);
+    let about = Grid {
+        heading: "Models".into(),
+        note: "Loss: CTC per token at the end of training, nats, mean over seeds. Speeds: hours of audio per hour, on a machine that does other \
+               things beside it; they compare kinds roughly."
+            .into(),
+        columns: ["kind", "seeds", "parameters", "active", "of routers", "audio hours", "loss", "training", "recognition"]
+            .map(String::from)
+            .into(),
+        rows: report
+            .entries
+            .iter()
+            .map(|e| {
+                vec![
+                    named(&e.kind, &e.size),
+                    seeds(e).to_string(),
+                    format!("{:.2} M", e.parameters as f64 / 1e6),
+                    format!("{:.2} M", e.active as f64 / 1e6),
+                    e.routers.to_string(),
+                    e.audio_hours.to_string(),
+                    format!("{:.3}", e.losses.iter().sum::<f64>() / e.losses.len().max(1) as f64),
+                    format!("{:.0}", e.training_speed),
+                    format!("{:.0}", e.recognition_speed),
+                ]
+            })
+            .collect(),
+    };
+    let mut columns = vec!["WER, %".to_string()];
+    columns.extend(report.entries.iter().map(|e| named(&e.kind, &e.size)));
+    let with_interval = |r: &Rate| {
+        let each: Vec<String> = r.of_seeds.iter().map(|v| format!("{:.1}", 100.0 * v)).collect();
+        format!("{} [{}, {}] ({})", percent(r.mean), percent(r.low), percent(r.high), each.join(", "))
+    };
+    let sets = report.entries.first().map(|e| e.sets.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+    let row = |name: &str, of: &dyn Fn(&Entry) -> Option<Rate>| {
+        std::iter::once(name.to_string())
+            .chain(report.entries.iter().map(|e| of(e).map_or_else(String::new, |r| with_interval(&r))))
+            .collect::<Vec<String>>()
+    };
+    let mut rows: Vec<Vec<String>> = sets.iter().map(|set| row(set, &|e| e.sets.get(set).cloned())).collect();
+    rows.push(row("mean of sets", &|e| Some(e.mean.clone())));
+    let rates = Grid {
+        heading: "Word error rates".into(),
+        note: "Mean over seeds, [95 % interval over seeds and speakers], (each seed). Greedy search, no language model.".into(),
+        columns,
+        rows,
+    };
+    let change = |d: &Difference| {
+        format!("{:+.2} [{:+.2}, {:+.2}], {:+.1} %, p {:.3}", 100.0 * d.absolute, 100.0 * d.low, 100.0 * d.high, 100.0 * d.relative, d.p)
+    };
+    let contrast = |c: &Contrast| {
+        let name = format!("{} against {}", named(&c.kind, &c.size), c.against);
+        std::iter::once(name)
+            .chain(sets.iter().map(|set| c.sets.get(set).map_or_else(String::new, change)))
+            .chain([change(&c.mean)])
+            .collect()
+    };
+    let differences = Grid {
+        heading: "Differences".into(),
+        note: "Points of WER [95 % interval], relative change, two-tailed p: seeds and speakers drawn anew, the same for both kinds. Not \
+               corrected for the number of comparisons."
+            .into(),
+        columns: std::iter::once(String::new()).chain(sets.iter().cloned()).chain(["mean of sets".to_string()]).collect(),
+        rows: report.contrasts.iter().map(contrast).collect(),
+    };
+    vec![about, rates, differences]
+}
+
+fn status(report: &StudyReport) -> String {
+    let (done, all) = report.done;
+    let machine = format!("Measured on {}.", report.cpu);
+    if done == all { machine } else { format!("{done} of {all} cells are done; seeds without all their kinds are left out. {machine}") }
+}
+
+/// The tables, pictures beside them.
+pub fn markdown(report: &StudyReport) -> String {
+    let mut text = format!("# {}\n\n{}\n\n![loss](loss.svg) ![WER](wer.svg)\n\n![rates](rates.svg)\n", report.name, status(report));
+    for grid in grids(report) {
+        let cells = |row: &[String]| format!("| {} |\n", row.iter().map(|c| c.replace('|', "\\|")).collect::<Vec<_>>().join(" | "));
+        let _ = write!(text, "\n## {}\n\n{}\n\n{}|{}\n", grid.heading, grid.note, cells(&grid.columns), "---|".repeat(grid.columns.len()));
+        grid.rows.iter().for_each(|row| text += &cells(row));
+    }
+    text
+}
+
+/// One page with everything in it.
+pub fn html(report: &StudyReport) -> String {
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{0}</title>\n<style>body{{font:15px sans-serif;max-width:1000px;\
+         margin:2em auto}}table{{border-collapse:collapse}}td,th{{border:1px solid #ccc;padding:4px 8px;text-align:left}}</style>\n\
+         <h1>{0}</h1>\n<p>{1}</p>\n",
+        escape(&report.name),
+        escape(&status(report))
+    );
+    for svg in pictures(report) {
+        let _ = writeln!(page, "<figure>{svg}</figure>");
+    }
+    for grid in grids(report) {
+        let row = |tag: &str, cells: &[String]| {
+            let cells: String = cells.iter().map(|c| format!("<{tag}>{}</{tag}>", escape(c))).collect();
+            format!("<tr>{cells}</tr>\n")
+        };
+        let rows: String = grid.rows.iter().map(|cells| row("td", cells)).collect();
+        let _ = writeln!(
+            page,
+            "<h2>{}</h2>\n<p>{}</p>\n<table>\n{}{rows}</table>",
+            escape(&grid.heading),
+            escape(&grid.note),
+            row("th", &grid.columns)
+        );
+    }
+    page.push_str("</html>\n");
+    page
+}
