@@ -62,6 +62,7 @@ def main():
     parser.add_argument("--model", action="append", required=True, help="name=folder, any number of them")
     parser.add_argument("--utterances", type=int, default=40)
     parser.add_argument("--lessons", type=int, default=120)
+    parser.add_argument("--about", default="", help="a sentence on the models")
     parser.add_argument("--out", required=True)
     a = parser.parse_args()
     taught, _ = files(a.speech, "train.jsonl", a.lessons, 1)
@@ -109,7 +110,7 @@ def main():
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "unknown")
     shown = ["python3", "benchmarks/offload.py", "BINARY", *[x for x in sys.argv[2:]]]
     result = {"benchmark": "offload", "command": " ".join(shown), "cpu": cpu, "date": datetime.date.today().isoformat(),
-              "utterances": a.utterances, "audio_seconds": seconds, "models": models, "rows": rows}
+              "about": a.about, "utterances": a.utterances, "audio_seconds": seconds, "models": models, "rows": rows}
     with open(a.out, "w") as out:
         json.dump(result, out, indent=1)
         out.write("\n")

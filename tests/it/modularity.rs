@@ -10,6 +10,7 @@ use omniscribe::analyze::perturb::silenced;
 use omniscribe::checkpoint::ModelDirectory;
 use omniscribe::features::LogMel;
 use omniscribe::kernel::rng::SplitMix;
+use omniscribe::model::asr::AsrModel;
 use omniscribe::model::config::EncoderConfig;
 use serde_json::{Value, json};
 
@@ -67,7 +68,7 @@ fn every_step_shows_the_neurons_of_its_own_expert() {
     }
     // Silence: nobody changes nothing, somebody something.
     let groups: Vec<Vec<usize>> = layers.iter().map(|l| (0..l.experts * l.d_ff).map(|n| n / l.d_ff).collect()).collect();
-    let heard = |model| log_probs(model, &recordings[0].features, None, &Device::flex());
+    let heard = |model: &AsrModel| log_probs(model, &recordings[0].features, None, &Device::flex());
     let whole = heard(&model);
     assert_eq!(heard(&silenced(&model, &groups, &[])), whole);
     let without = heard(&silenced(&model, &groups, &[(1, 0), (1, 1), (1, 2), (1, 3)]));

@@ -195,9 +195,10 @@ fn offload(text: &mut String, name: &str, json: &Value) {
     heading(text, "Experts within a budget", name, json);
     writeln!(
         text,
-        "{} utterances ({:.0} s); every transcript is that of the model without a budget.\n",
+        "{} utterances ({:.0} s); every transcript is that of the model without a budget. {}.\n",
         json["utterances"],
-        json["audio_seconds"].as_f64().unwrap()
+        json["audio_seconds"].as_f64().unwrap(),
+        json["about"].as_str().unwrap()
     )
     .unwrap();
     text.push_str("| model | experts | guesses | the predictor names the expert | most used one | that of the layer below |\n|---|---|---|---|---|---|\n");
