@@ -31,7 +31,7 @@ fn recording(seed: u64, frames: usize) -> Recording {
     let values = (0..frames * 20).map(|_| rng.next_normal()).collect();
     Recording {
         features: LogMel { values, frames, mels: 20 },
-        speech: vec![0..4000],
+        speech: std::iter::once(0..4000).collect(),
         reference: "a cat".into(),
         set: format!("s{}", seed % 2),
     }
