@@ -272,7 +272,11 @@ fn modularity(text: &mut String, name: &str, json: &Value) {
     for (number, layer) in json["layers"].as_array().unwrap().iter().enumerate() {
         let functional = layer["functions"].as_array().unwrap().iter().filter(|f| !f["functional"].as_array().unwrap().is_empty());
         let listed: Vec<String> = functional
-            .map(|f| format!("{} {} ({:.2})", f["name"].as_str().unwrap(), f["functional"], f["precision"].as_f64().unwrap()))
+            .map(|f| {
+                let name = f["name"].as_str().unwrap();
+                let have = functions[name].as_f64().unwrap() / json["steps"].as_f64().unwrap();
+                format!("{name} {} ({:.2}, {:.2})", f["functional"], f["precision"].as_f64().unwrap(), have.max(1.0 - have))
+            })
             .collect();
         let interval = &layer["share_interval"];
         let interval = if interval.is_null() { String::new() } else { format!("{} to {}", percent(&interval[0]), percent(&interval[1])) };
@@ -286,7 +290,7 @@ fn modularity(text: &mut String, name: &str, json: &Value) {
         )
         .unwrap();
     }
-    text.push_str("\nIn brackets: experts, and the mean average precision of the best neurons.\n\n");
+    text.push_str("\nIn brackets: experts, the mean average precision of the best neurons, and that of a neuron that knows nothing: high where few steps have the function.\n\n");
     text.push_str("| silenced: experts of | how many | steps with it that change | other steps | WER | as many other experts: steps with it | other steps | WER |\n");
     text.push_str("|---|---|---|---|---|---|---|---|\n");
     for row in json["silenced"].as_array().unwrap() {
