@@ -46,7 +46,8 @@ pub struct LayerModularity {
 pub struct FunctionModularity {
     /// In words.
     pub name: String,
-    /// Mean predictivity of the best neurons: the average precision of telling the function or its opposite, whichever is higher.
+    /// Mean predictivity of the best neurons: the average precision of telling the function or its opposite, whichever is higher. As in the
+    /// paper it is not corrected for how rare a function is: a neuron that knows nothing reaches the share of the larger side.
     pub precision: f64,
     /// Best neurons in each group.
     pub counts: Vec<usize>,

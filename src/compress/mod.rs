@@ -74,7 +74,7 @@ pub struct LayerReport {
     pub rounds: usize,
     /// Squared distance of the experts from their centre, over their squared norm; 1 without a centre.
     pub spread: f64,
-    /// Squared error of the restored experts, over their squared norm.
+    /// Squared error of the restored experts, over their squared norm, before what is kept is rounded for the file.
     pub error: f64,
 }
 
