@@ -11,5 +11,5 @@ pub mod report;
 pub mod structure;
 
 pub use cells::{Cell, cells, run};
-pub use config::{StudyConfig, Variant};
+pub use config::{Base, StudyConfig, Variant};
 pub use outcome::Outcome;
