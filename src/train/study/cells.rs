@@ -207,8 +207,7 @@ fn measure(study: &StudyConfig, cell: &Cell, device: &Device) -> Result<()> {
         decoder: [("search".to_string(), "greedy".into())].into(),
         resampling: Resampling::default(),
     };
-    let bench =
-        Bench { transcriber: &transcriber, corpora: &sets, scoring: &scoring, provenance, output: cell.result() };
+    let bench = Bench { transcriber: &transcriber, corpora: &sets, scoring: &scoring, provenance, output: cell.result() };
     let (result, _) = bench.run(|_| ())?;
     let log_lines = journal::read(&cell.run.output.join("log.jsonl"))?;
     Outcome::of(cell.run.clone(), &log_lines, &result).write(&cell.path())?;

@@ -4,7 +4,7 @@
 
 mod cells;
 mod config;
-mod intervals;
+pub mod intervals;
 mod outcome;
 pub mod render;
 pub mod report;

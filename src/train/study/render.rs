@@ -65,7 +65,9 @@ pub fn pictures(report: &StudyReport) -> [String; 3] {
 fn rates(report: &StudyReport) -> String {
     let mut rows: Vec<(String, Vec<&Rate>)> = Vec::new();
     if let Some(first) = report.entries.first() {
-        rows.extend(first.words.sets.keys().map(|set| (set.clone(), report.entries.iter().filter_map(|e| e.words.sets.get(set)).collect())));
+        rows.extend(
+            first.words.sets.keys().map(|set| (set.clone(), report.entries.iter().filter_map(|e| e.words.sets.get(set)).collect())),
+        );
         rows.push(("mean of sets".into(), report.entries.iter().map(|e| &e.words.mean).collect()));
     }
     let most = rows.iter().flat_map(|(_, rates)| rates.iter().map(|r| r.high)).fold(1e-9, f64::max);
@@ -206,9 +208,8 @@ fn against(c: &Contrast) -> String {
 
 fn models(report: &StudyReport) -> Grid {
     let tests = |p: &Paired| {
-        let interval = p.bootstrap.map_or_else(String::new, |b| {
-            format!(" [{:+.2}, {:+.2}]", 100.0 * b.interval.low, 100.0 * b.interval.high)
-        });
+        let interval =
+            p.bootstrap.map_or_else(String::new, |b| format!(" [{:+.2}, {:+.2}]", 100.0 * b.interval.low, 100.0 * b.interval.high));
         format!("{:+.2}{interval}, p {:.3}", 100.0 * p.difference, p.mapsswe.p)
     };
     let row = |c: &Contrast| {
@@ -247,7 +248,8 @@ pub fn tables(report: &StudyReport, mark: &str) -> String {
     let mut text = String::new();
     for grid in grids(report) {
         let cells = |row: &[String]| format!("| {} |\n", row.iter().map(|c| c.replace('|', "\\|")).collect::<Vec<_>>().join(" | "));
-        let _ = write!(text, "\n{mark} {}\n\n{}\n\n{}|{}\n", grid.heading, grid.note, cells(&grid.columns), "---|".repeat(grid.columns.len()));
+        let _ =
+            write!(text, "\n{mark} {}\n\n{}\n\n{}|{}\n", grid.heading, grid.note, cells(&grid.columns), "---|".repeat(grid.columns.len()));
         grid.rows.iter().for_each(|row| text += &cells(row));
     }
     text

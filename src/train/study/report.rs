@@ -137,7 +137,8 @@ pub fn report(study: &StudyConfig, command: &str) -> Result<StudyReport> {
     }
     let refuse = |reason: String| Error::config(&study.output, reason);
     let first = done.first().ok_or_else(|| refuse("no cell of this study is done".into()))?;
-    let same = |d: &Done| d.heard.iter().map(|u| (&u.set, &u.id, &u.reference)).eq(first.heard.iter().map(|u| (&u.set, &u.id, &u.reference)));
+    let same =
+        |d: &Done| d.heard.iter().map(|u| (&u.set, &u.id, &u.reference)).eq(first.heard.iter().map(|u| (&u.set, &u.id, &u.reference)));
     if let Some(other) = done.iter().find(|d| !same(d)) {
         return Err(refuse(format!("{} and {} were measured on different utterances", first.cell.run.name, other.cell.run.name)));
     }
