@@ -63,14 +63,14 @@ pub fn pictures(report: &StudyReport) -> [String; 3] {
 
 /// A row of marks for every set: the mean with its interval, and a ring for every seed.
 fn rates(report: &StudyReport) -> String {
-    let mut rows: Vec<(String, Vec<&Rate>)> = Vec::new();
-    if let Some(first) = report.entries.first() {
-        rows.extend(
-            first.words.sets.keys().map(|set| (set.clone(), report.entries.iter().filter_map(|e| e.words.sets.get(set)).collect())),
-        );
-        rows.push(("mean of sets".into(), report.entries.iter().map(|e| &e.words.mean).collect()));
-    }
-    let most = rows.iter().flat_map(|(_, rates)| rates.iter().map(|r| r.high)).fold(1e-9, f64::max);
+    let several = several_sets(report);
+    let names = report.entries.first().into_iter().flat_map(|e| over(&e.words, several)).map(|(set, _)| set);
+    let rows: Vec<(&str, Vec<&Rate>)> = names
+        .enumerate()
+        .map(|(i, name)| (name, report.entries.iter().filter_map(|e| Some(over(&e.words, several).nth(i)?.1)).collect()))
+        .collect();
+    let values = rows.iter().flat_map(|(_, rates)| rates.iter().flat_map(|r| r.of_seeds.iter().chain([&r.high])));
+    let most = values.fold(1e-9, |most: f64, rate| most.max(*rate));
     let (left, width, step) = (150.0, 700.0, 14.0);
     let row = step * report.entries.len() as f64 + 12.0;
     let height = 60.0 + row * rows.len() as f64;
@@ -80,7 +80,7 @@ fn rates(report: &StudyReport) -> String {
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
     for (i, entry) in report.entries.iter().enumerate() {
-        let (at, colour) = (left + 150.0 * i as f64, COLOURS[i % COLOURS.len()]);
+        let (at, colour) = (left + width / report.entries.len() as f64 * i as f64, COLOURS[i % COLOURS.len()]);
         // Writing to a String cannot fail.
         let _ = writeln!(svg, "<text x=\"{at}\" y=\"18\" fill=\"{colour}\">{}</text>", escape(&named(&entry.kind, &entry.size)));
     }
@@ -123,7 +123,7 @@ fn percent(rate: f64) -> String {
 }
 
 fn grids(report: &StudyReport) -> Vec<Grid> {
-    let several = report.entries.first().is_some_and(|e| e.words.sets.len() > 1);
+    let several = several_sets(report);
     vec![
         about(report),
         rates_of("Word error rates", "WER, %", report, several, |e| &e.words),
@@ -165,6 +165,10 @@ fn thousands(parameters: usize) -> String {
     if parameters < 1_000_000 { format!("{:.1} k", parameters as f64 / 1e3) } else { format!("{:.2} M", parameters as f64 / 1e6) }
 }
 
+fn several_sets(report: &StudyReport) -> bool {
+    report.entries.first().is_some_and(|e| e.words.sets.len() > 1)
+}
+
 /// The sets, and their mean where there are several.
 fn over<'a, T>(measured: &'a Measured<T>, several: bool) -> impl Iterator<Item = (&'a str, &'a T)> {
     let sets = measured.sets.iter().map(|(set, value)| (set.as_str(), value));
@@ -188,7 +192,8 @@ fn rates_of(heading: &str, unit: &str, report: &StudyReport, several: bool, of: 
 
 fn differences_of(heading: &str, report: &StudyReport, several: bool, of: fn(&Contrast) -> &Measured<Difference>) -> Grid {
     let change = |d: &Difference| {
-        format!("{:+.2} [{:+.2}, {:+.2}], {:+.1} %, p {:.3}", 100.0 * d.absolute, 100.0 * d.low, 100.0 * d.high, 100.0 * d.relative, d.p)
+        let [absolute, low, high, relative] = [d.absolute, d.low, d.high, d.relative].map(|share| 100.0 * share);
+        format!("{absolute:+.2} [{low:+.2}, {high:+.2}], {relative:+.1} %, {}", probability(d.p))
     };
     let row = |c: &Contrast| std::iter::once(against(c)).chain(over(of(c), several).map(|(_, d)| change(d))).collect();
     let sets = report.contrasts.first().into_iter().flat_map(|c| over(of(c), several)).map(|(set, _)| set.to_string());
@@ -202,6 +207,10 @@ fn differences_of(heading: &str, report: &StudyReport, several: bool, of: fn(&Co
     }
 }
 
+fn probability(p: f64) -> String {
+    if p < 0.001 { "p < 0.001".into() } else { format!("p {p:.3}") }
+}
+
 fn against(c: &Contrast) -> String {
     format!("{} against {}", named(&c.kind, &c.size), c.against)
 }
@@ -210,7 +219,7 @@ fn models(report: &StudyReport) -> Grid {
     let tests = |p: &Paired| {
         let interval =
             p.bootstrap.map_or_else(String::new, |b| format!(" [{:+.2}, {:+.2}]", 100.0 * b.interval.low, 100.0 * b.interval.high));
-        format!("{:+.2}{interval}, p {:.3}", 100.0 * p.difference, p.mapsswe.p)
+        format!("{:+.2}{interval}, {}", 100.0 * p.difference, probability(p.mapsswe.p))
     };
     let row = |c: &Contrast| {
         let all = c.models.sets.iter().chain((c.models.sets.len() > 1).then_some(&c.models.all));
