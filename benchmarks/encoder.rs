@@ -65,7 +65,7 @@ impl Twin {
         let mut balance: Option<Tensor<1>> = None;
         let mut x = x;
         for block in &self.blocks {
-            let (y, routed) = block.forward(x, lengths, Lent { router: self.routers.first(), labels: None }, pass);
+            let (y, routed) = block.forward(x, lengths, Lent { router: self.routers.first(), ..Lent::default() }, pass);
             x = y;
             if let Some(routed) = routed {
                 let b = routed.loss.balance;

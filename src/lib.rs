@@ -9,6 +9,8 @@
 //! main -> cli -> train ----> eval -> pipeline -> { audio  features  model  decode  text } -> units, error
 //!                  |                     \----> checkpoint -> { model::config, text, features }
 //!                  +-> dataset                          model, decode, train, cli -> kernel
+//!          +-> compress -> eval, pipeline, checkpoint
+//!          \-> offload ------> pipeline, checkpoint
 //! ```
 //!
 //! A stream ([`pipeline::stream`]) runs the same stages chunk by chunk: each has `step`, `flush`, `reset` and `delay`.
@@ -41,6 +43,7 @@
 pub mod audio;
 pub mod checkpoint;
 pub mod cli;
+pub mod compress;
 pub mod dataset;
 pub mod decode;
 pub mod error;
@@ -48,6 +51,7 @@ pub mod eval;
 pub mod features;
 pub mod kernel;
 pub mod model;
+pub mod offload;
 pub mod pipeline;
 pub mod text;
 pub mod train;

@@ -8,8 +8,10 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use crate::checkpoint::directory::{WEIGHTS, metadata, save_rest};
+use crate::checkpoint::factored::Factored;
 use crate::checkpoint::open::Opened;
-use crate::checkpoint::safetensors_file::{Storage, save_parts};
+use crate::checkpoint::safetensors_file::{Storage, save_parts, save_stored};
+use crate::checkpoint::storage::Stored;
 use crate::checkpoint::tensor_file::broken;
 use crate::checkpoint::weights::{Fault, Source, shapes};
 use crate::error::{Error, Result};
@@ -89,5 +91,36 @@ pub fn write(
     if let Some(what) = failed.take() {
         return Err(broken(&path, what));
     }
+    save_rest(folder, config, tokenizer)
+}
+
+/// Writes a folder of ours in which the experts of some layers are stored factored, by the name their parameters begin with; the other
+/// weights come from `source`, which was checked.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Tokenizer`], [`Error::Checkpoint`], [`Error::Config`] for values that f16 does not hold
+pub fn write_factored(
+    folder: &Path,
+    config: &impl Serialize,
+    tokenizer: &Tokenizer,
+    parameters: Vec<(String, Vec<usize>)>,
+    source: &dyn Source,
+    layers: &BTreeMap<String, Factored>,
+    storage: Storage,
+) -> Result<()> {
+    let path = folder.join(WEIGHTS);
+    let mut tensors = Vec::new();
+    for (name, shape) in parameters {
+        let (prefix, part) = name.rsplit_once('.').unwrap_or_default();
+        if layers.contains_key(prefix) && ["up", "up_bias", "down"].contains(&part) {
+            continue;
+        }
+        let values = source.take(&name, &shape).map_err(|fault| broken(&path, fault.into_text()))?;
+        tensors.extend(Stored::encode(&name, &values, &shape, storage)?);
+    }
+    for (prefix, factored) in layers {
+        tensors.extend(factored.stored(prefix, storage)?);
+    }
+    save_stored(&path, tensors, metadata())?;
     save_rest(folder, config, tokenizer)
 }

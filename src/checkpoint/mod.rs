@@ -8,6 +8,8 @@
 mod arrange;
 pub mod convert;
 pub mod directory;
+pub mod experts;
+pub mod factored;
 pub mod hub;
 pub mod layout;
 pub mod layouts;

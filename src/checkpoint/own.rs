@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use crate::checkpoint::arrange;
 use crate::checkpoint::storage::{SCALES, rescale};
 use crate::checkpoint::tensor_file::{Dtype, TensorFile};
 use crate::checkpoint::weights::{Fault, Source};
+use crate::checkpoint::{arrange, factored};
 
 /// The tensors of a file of ours.
 #[derive(Debug)]
@@ -27,10 +27,24 @@ impl<'a> Own<'a> {
         let scales = move |name: &str| name.strip_suffix(SCALES).and_then(|n| file.get(n)).is_some_and(|v| v.dtype == Dtype::I8);
         file.names().filter(move |name| !scales(name))
     }
-}
 
-impl Source for Own<'_> {
-    fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Fault> {
+    /// The file.
+    pub fn file(&self) -> &TensorFile {
+        self.file
+    }
+
+    /// The bytes of tensor `name`, which must be of `shape` and `dtype`.
+    pub(super) fn raw(&self, name: &str, shape: &[usize], dtype: Dtype) -> Result<&[u8], Fault> {
+        let view = self.file.get(name).ok_or_else(|| Fault::Missing(name.to_string()))?;
+        self.used.borrow_mut().insert(name.to_string());
+        if view.shape != shape || view.dtype != dtype {
+            return Err(Fault::Mismatched(format!("{name}: {} {:?} in the file, want {dtype} {shape:?}", view.dtype, view.shape)));
+        }
+        Ok(view.bytes)
+    }
+
+    /// The values of tensor `name` as they stand in the file.
+    pub(super) fn plain(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Fault> {
         let view = self.file.get(name).ok_or_else(|| Fault::Missing(name.to_string()))?;
         self.used.borrow_mut().insert(name.to_string());
         if view.shape != shape {
@@ -57,6 +71,15 @@ impl Source for Own<'_> {
             self.used.borrow_mut().insert(scales_name);
         }
         Ok(values)
+    }
+}
+
+impl Source for Own<'_> {
+    fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Fault> {
+        match factored::find(self.file, name) {
+            Some((prefix, part)) => factored::restore(self, prefix, part, shape),
+            None => self.plain(name, shape),
+        }
     }
 
     fn unused(&self) -> Vec<String> {

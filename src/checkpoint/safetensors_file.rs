@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, View};
 
 use crate::checkpoint::own::Own;
 pub use crate::checkpoint::storage::Storage;
-use crate::checkpoint::storage::{Encoding, SCALES};
+use crate::checkpoint::storage::{Encoding, SCALES, Stored};
 use crate::checkpoint::tensor_file::{TensorFile, broken};
 use crate::checkpoint::weights::Source;
 use crate::error::{Error, Result};
@@ -86,12 +86,32 @@ pub fn save_parts<'a>(
             stored.push((format!("{name}{SCALES}"), part));
         }
     }
+    let check = || match overflow.get() {
+        true => Err(broken(path, "values over 65504, which f16 does not hold: store bf16")),
+        false => Ok(()),
+    };
+    serialize(path, stored, metadata, check)
+}
+
+/// Saves tensors whose bytes are made already.
+///
+/// # Errors
+/// [`Error::Io`]
+pub(super) fn save_stored(path: &Path, tensors: Vec<(String, Stored)>, metadata: HashMap<String, String>) -> Result<()> {
+    serialize(path, tensors, metadata, || Ok(()))
+}
+
+/// Writes tensors under a temporary name, and renames it once `check` agrees.
+fn serialize<V: View>(
+    path: &Path,
+    tensors: Vec<(String, V)>,
+    metadata: HashMap<String, String>,
+    check: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let temporary = temporary_beside(path)?;
     let write = || {
-        safetensors::serialize_to_file(stored, Some(metadata), &temporary).map_err(|e| Error::io(path, std::io::Error::other(e)))?;
-        if overflow.get() {
-            return Err(broken(path, "values over 65504, which f16 does not hold: store bf16"));
-        }
+        safetensors::serialize_to_file(tensors, Some(metadata), &temporary).map_err(|e| Error::io(path, std::io::Error::other(e)))?;
+        check()?;
         let sync = || {
             std::fs::File::open(&temporary)?.sync_all()?;
             std::fs::rename(&temporary, path)

@@ -1,8 +1,12 @@
 //! How the elements of our own weights are stored, and back.
 
+use std::borrow::Cow;
+
 use half::{bf16, f16};
-use safetensors::tensor::Dtype;
+use safetensors::tensor::{Dtype, View};
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
 
 /// How elements are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +93,88 @@ impl Encoding {
                 (bytes, true)
             }
         }
+    }
+}
+
+impl Encoding {
+    /// Values as they are read back.
+    pub fn rounded(self, values: &[f32], shape: &[usize]) -> Vec<f32> {
+        match self {
+            Self::F32 | Self::Scales => values.to_vec(),
+            Self::Bf16 => values.iter().map(|v| bf16::from_f32(*v).to_f32()).collect(),
+            Self::F16 => values.iter().map(|v| f16::from_f32(*v).to_f32()).collect(),
+            Self::Int8 => {
+                let mut levels: Vec<f32> = self.encode(values, shape).0.iter().map(|&b| f32::from(b as i8)).collect();
+                rescale(&mut levels, &scales(values, shape), shape);
+                levels
+            }
+        }
+    }
+}
+
+/// A tensor with its bytes made already.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Stored {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Stored {
+    /// A tensor of `shape` and, where it is int8, its scales.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for values that f16 does not hold.
+    pub fn encode(name: &str, values: &[f32], shape: &[usize], storage: Storage) -> Result<Vec<(String, Self)>> {
+        let encoding = Encoding::of(shape, storage);
+        let (bytes, fits) = encoding.encode(values, shape);
+        if !fits {
+            return Err(Error::config(name, "values over 65504, which f16 does not hold: store bf16"));
+        }
+        let mut stored = vec![(name.to_string(), Self { dtype: encoding.dtype(), shape: shape.to_vec(), bytes })];
+        if encoding == Encoding::Int8 {
+            let scales = Encoding::Scales.encode(values, shape).0;
+            let shape = [&shape[..shape.len() - 2], &shape[shape.len() - 1..]].concat();
+            stored.push((format!("{name}{SCALES}"), Self { dtype: Dtype::F32, shape, bytes: scales }));
+        }
+        Ok(stored)
+    }
+
+    /// Plain bytes.
+    pub fn bytes(bytes: Vec<u8>, shape: Vec<usize>) -> Self {
+        Self { dtype: Dtype::U8, shape, bytes }
+    }
+
+    /// Values as int8 with a scale for each group: `groups` names the group of every value, `scales` is the shape of the scales.
+    pub fn int8_rows(name: &str, values: &[f32], shape: Vec<usize>, groups: &[usize], scales: [usize; 2]) -> [(String, Self); 2] {
+        let mut largest = vec![0.0f32; scales[0] * scales[1]];
+        groups.iter().zip(values).for_each(|(&g, v)| largest[g] = largest[g].max(v.abs()));
+        let factors: Vec<f32> = largest.iter().map(|&l| if l > 0.0 { l / LEVELS } else { 1.0 }).collect();
+        let level = |(&g, v): (&usize, &f32)| (v / factors[g]).round().clamp(-LEVELS, LEVELS) as i8 as u8;
+        let bytes = groups.iter().zip(values).map(level).collect();
+        let scale_bytes = factors.iter().flat_map(|v| v.to_le_bytes()).collect();
+        [
+            (name.to_string(), Self { dtype: Dtype::I8, shape, bytes }),
+            (format!("{name}{SCALES}"), Self { dtype: Dtype::F32, shape: scales.to_vec(), bytes: scale_bytes }),
+        ]
+    }
+}
+
+impl View for Stored {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
     }
 }
 

@@ -102,6 +102,11 @@ pub trait Source {
 
     /// What was there and nobody took.
     fn unused(&self) -> Vec<String>;
+
+    /// Whether parameter `name` stays without values, because it is never used.
+    fn leaves(&self, _name: &str) -> bool {
+        false
+    }
 }
 
 /// `module` with the weights of `tensors`, on the parameters' own device.
@@ -150,6 +155,9 @@ pub fn fill<M: Module>(module: M, source: &impl Source, path: &std::path::Path) 
             self.names.exit();
         }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            if self.source.leaves(&self.names.current()) {
+                return param;
+            }
             let shape = param.lazy_shape();
             match self.source.take(&self.names.current(), &shape) {
                 // After a fault the module is dropped: its other parameters are only checked.

@@ -3,6 +3,7 @@
 mod align;
 mod analyze;
 mod bench;
+mod compress;
 mod decoding;
 mod describe;
 mod device;
@@ -10,6 +11,7 @@ mod doctor;
 mod listen;
 mod lm;
 mod model;
+mod offload;
 mod precision;
 mod study;
 mod train;
@@ -39,6 +41,8 @@ enum Command {
     Analyze(analyze::Command),
     /// Measure word error rates on test sets, compare results, draw reports
     Bench(bench::Arguments),
+    /// Make the experts of a model smaller: what they share is stored once
+    Compress(compress::Arguments),
     /// Say what this machine and this build can do
     Doctor(doctor::Arguments),
     /// Show words while they are spoken: from the microphone, a pipe or a file
@@ -52,6 +56,9 @@ enum Command {
     /// Train a grid of models that differ in one thing, and report what came of it
     #[command(subcommand)]
     Study(study::Command),
+    /// Run models whose experts do not all fit into memory
+    #[command(subcommand)]
+    Offload(offload::Command),
     /// Train a model from a run configuration
     Train(train::Arguments),
 }
@@ -66,11 +73,13 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Align(arguments) => align::run(&arguments),
         Command::Analyze(command) => analyze::run(&command),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Compress(arguments) => compress::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Listen(arguments) => listen::run(&arguments),
         Command::Lm(command) => lm::run(&command),
         Command::Model(command) => model::run(&command),
         Command::Study(command) => study::run(&command),
+        Command::Offload(command) => offload::run(&command),
         Command::Train(arguments) => train::run(&arguments),
     };
     done.map_err(|error| anyhow::Error::msg(one_line(&error)))

@@ -65,6 +65,11 @@ impl AsrModel {
         Ok(Self { encoder, head, conditioning, intermediate: config.intermediate.clone() })
     }
 
+    /// See [`Encoder::with_exchanged_experts`].
+    pub fn with_exchanged_experts(self, layer: Option<usize>) -> Self {
+        Self { encoder: self.encoder.with_exchanged_experts(layer), ..self }
+    }
+
     /// Classes of the CTC head, the blank included.
     pub fn vocab(&self) -> usize {
         self.head.weight.dims()[1]

@@ -1,5 +1,7 @@
 //! The encoder: subsampling, blocks, and the routers the blocks share.
 
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::nn::LayerNorm;
 use burn::tensor::Tensor;
@@ -15,6 +17,7 @@ use crate::model::moe::clusters::ClusterScale;
 use crate::model::moe::experts::Experts;
 use crate::model::moe::memory::{MemorySizes, ProductKeyMemory};
 use crate::model::moe::router::{Gate, Router};
+use crate::model::moe::store::ExpertStore;
 use crate::model::moe::strata::{StrataLayer, gate_columns};
 use crate::model::ops::norm::layer_norm;
 use crate::model::pass::Pass;
@@ -36,6 +39,8 @@ pub struct Encoder {
     config: EncoderConfig,
     #[module(skip)]
     group_router: Vec<Option<usize>>,
+    #[module(skip)]
+    store: Option<Arc<dyn ExpertStore>>,
 }
 
 /// What the encoder gives.
@@ -114,7 +119,12 @@ impl Encoder {
             })
             .collect();
         let final_norm = matches!(config.block, BlockConfig::Transformer).then(|| new_layer_norm(d, init));
-        Ok(Self { subsampling, routers, blocks, final_norm, config: config.clone(), group_router })
+        Ok(Self { subsampling, routers, blocks, final_norm, config: config.clone(), group_router, store: None })
+    }
+
+    /// Takes the experts of all layers out of `store` instead of the layers' own weights, which then need not be there.
+    pub fn lend_experts(&mut self, store: Arc<dyn ExpertStore>) {
+        self.store = Some(store);
     }
 
     /// What the encoder is made of.
@@ -142,6 +152,21 @@ impl Encoder {
             }
         };
         self.blocks.iter().map(idle).sum()
+    }
+
+    /// The encoder with the experts of one layer (counted from 0), or of all, exchanged ([`Experts::exchanged`]) while the routers stay.
+    pub fn with_exchanged_experts(mut self, layer: Option<usize>) -> Self {
+        let exchange = |(i, mut block): (usize, Block)| {
+            block.feed_forward = match block.feed_forward {
+                FeedForward::Experts(own) if layer.is_none_or(|l| l == i) => {
+                    FeedForward::Experts(ExpertLayer { experts: own.experts.exchanged(), ..own })
+                }
+                other => other,
+            };
+            block
+        };
+        self.blocks = self.blocks.into_iter().enumerate().map(exchange).collect();
+        self
     }
 
     /// Encodes a batch.
@@ -174,15 +199,23 @@ impl Encoder {
         EncoderOutput { states: self.normalized(x), lengths, routed }
     }
 
-    /// What the first block reads: the output of subsampling, scaled, with positions from `first` on.
+    /// What the first block reads: the output of subsampling, scaled, with positions from `first` on. Shows it to the store of experts.
     pub(crate) fn placed(&self, x: Tensor<3>, lengths: &Lengths, first: usize, pass: &Pass) -> Tensor<3> {
         let x = if self.config.scale_input { x.mul_scalar((self.config.d_model as f64).sqrt()) } else { x };
-        add_cape(x, lengths, first, &self.config.position, pass)
+        let x = add_cape(x, lengths, first, &self.config.position, pass);
+        if let Some(store) = &self.store {
+            store.begin(&x, lengths);
+        }
+        x
     }
 
     /// What a layer (counted from 0) is lent; `below` is the routing of the nearest routed layer below it.
     pub(crate) fn lent<'a>(&'a self, layer: usize, below: Option<&'a Routed>) -> Lent<'a> {
-        Lent { router: self.group_router[layer].map(|router| &self.routers[router]), labels: below.map(Routed::labels) }
+        Lent {
+            router: self.group_router[layer].map(|router| &self.routers[router]),
+            labels: below.map(Routed::labels),
+            store: self.store.as_deref().map(|store| (store, layer)),
+        }
     }
 
     /// The final norm, where the blocks do not end with one.

@@ -10,9 +10,10 @@ use crate::model::init::Init;
 use crate::model::lengths::Lengths;
 use crate::model::moe::balance::RouterLoss;
 use crate::model::moe::clusters::{ClusterScale, Labels, Spread};
-use crate::model::moe::experts::Experts;
+use crate::model::moe::experts::{Experts, combine};
 use crate::model::moe::memory::ProductKeyMemory;
 use crate::model::moe::router::{Router, Routing};
+use crate::model::moe::store::{ExpertStore, lent_feed_forward};
 use crate::model::moe::strata::StrataLayer;
 use crate::model::ops::experts::{ExpertWeights, Grouping, expert_feed_forward};
 use crate::model::pass::Pass;
@@ -61,6 +62,8 @@ pub struct Lent<'a> {
     pub router: Option<&'a Router>,
     /// Choices of the routed layer below, if there is one.
     pub labels: Option<Labels<'a>>,
+    /// Where its experts are, if not in the layer itself, and the number of the layer (from 0).
+    pub store: Option<(&'a dyn ExpertStore, usize)>,
 }
 
 /// What a feed-forward says about its routing while training or analysed.
@@ -143,7 +146,11 @@ impl FeedForward {
                     _ => (x.clone(), None),
                 };
                 let routing = router.route(read, lengths, pass);
-                let y = layer.experts.forward(x, &routing, act, pass).reshape([batch, steps, d_model]);
+                let y = match lent.store {
+                    Some((store, number)) => combine(lent_feed_forward(store, number, &x, &routing, act, pass), &routing),
+                    None => layer.experts.forward(x, &routing, act, pass),
+                };
+                let y = y.reshape([batch, steps, d_model]);
                 let loss = router.loss(&routing);
                 (y, Some(Routed { routing, loss, paths: None, spread }))
             }

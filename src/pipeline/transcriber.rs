@@ -68,7 +68,19 @@ impl Transcriber {
     /// As [`Opened::open`], `model` of what it opens, [`Decoding::of_model`] and [`CalibrationConfig::read`].
     pub fn open(path: &Path, device: Device, precision: Precision) -> Result<Self> {
         let opened = Opened::open(path)?;
-        let (front_end, geometry) = (Front::new(&opened)?, Geometry::new(&opened));
+        let model = match &opened {
+            Opened::Spectral(directory) => AnyModel::Spectral(directory.model(&device)?),
+            Opened::Wave(directory) => AnyModel::Wave(directory.model(&device)?),
+        };
+        Self::with_model(path, &opened, model, device, precision)
+    }
+
+    /// As [`Self::open`], with a model made of what was opened at `path`.
+    ///
+    /// # Errors
+    /// As [`Decoding::of_model`] and [`CalibrationConfig::read`].
+    pub fn with_model(path: &Path, opened: &Opened, model: AnyModel, device: Device, precision: Precision) -> Result<Self> {
+        let (front_end, geometry) = (Front::new(opened)?, Geometry::new(opened));
         let step_samples = geometry.step_samples;
         let chunker = Chunker::new(&geometry.chunks, step_samples)?;
         let decoding = Decoding::of_model(path)?;
@@ -78,11 +90,7 @@ impl Transcriber {
         let lexicon = decoding.lexicon();
         let writing = Writing::default();
         let batch_frames = BATCH_BYTES / geometry.frame_bytes;
-        let name = opened.name().to_string();
-        let (model, tokenizer) = match opened {
-            Opened::Spectral(directory) => (AnyModel::Spectral(directory.model(&device)?), directory.tokenizer),
-            Opened::Wave(directory) => (AnyModel::Wave(directory.model(&device)?), directory.tokenizer),
-        };
+        let (name, tokenizer) = (opened.name().to_string(), opened.tokenizer().clone());
         let listening = Listening { channels: Channels::Mix, voice_activity: None, chunker, limits: Limits::default() };
         Ok(Self {
             name,

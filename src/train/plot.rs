@@ -43,8 +43,13 @@ pub fn wer_curves(lines: &[Line]) -> Vec<Curve> {
     curves.into_iter().map(|(name, points)| Curve { name, points, band: vec![] }).collect()
 }
 
-/// A line chart; the vertical axis starts at 0.
+/// A line chart over audio hours; the vertical axis starts at 0.
 pub fn chart(title: &str, vertical: &str, curves: &[Curve]) -> String {
+    chart_over(title, "audio hours seen", vertical, curves)
+}
+
+/// A line chart; both axes start at 0.
+pub fn chart_over(title: &str, horizontal: &str, vertical: &str, curves: &[Curve]) -> String {
     let right = curves.iter().flat_map(|c| &c.points).map(|p| p.0).fold(1e-9, f64::max);
     let heights = curves.iter().flat_map(|c| c.points.iter().map(|p| p.1).chain(c.band.iter().map(|b| b.2)));
     let top = heights.filter(|v| v.is_finite()).fold(1e-9, f64::max);
@@ -73,8 +78,13 @@ pub fn chart(title: &str, vertical: &str, curves: &[Curve]) -> String {
             tick(share * right)
         );
     }
-    let _ =
-        writeln!(svg, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">audio hours seen</text>", MARGIN.0 + width / 2.0, SIZE.1 - 6.0);
+    let _ = writeln!(
+        svg,
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+        MARGIN.0 + width / 2.0,
+        SIZE.1 - 6.0,
+        escape(horizontal)
+    );
     let _ = writeln!(
         svg,
         "<text x=\"14\" y=\"{:.1}\" transform=\"rotate(-90 14 {0:.1})\" text-anchor=\"middle\">{1}</text>",

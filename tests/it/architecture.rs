@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// What each module of the crate may import, itself aside. Siblings without an arrow meet in `pipeline`.
-const DIRECTIONS: [(&str, &[&str]); 17] = [
+const DIRECTIONS: [(&str, &[&str]); 20] = [
     ("error", &[]),
     ("units", &[]),
     ("kernel", &[]),
@@ -19,13 +19,53 @@ const DIRECTIONS: [(&str, &[&str]); 17] = [
     ("train", &["pipeline", "checkpoint", "dataset", "eval", "audio", "features", "model", "decode", "text", "kernel", "error", "units"]),
     (
         "cli",
-        &["train", "pipeline", "checkpoint", "dataset", "eval", "audio", "features", "model", "decode", "text", "kernel", "error", "units"],
+        &[
+            "analyze",
+            "compress",
+            "offload",
+            "train",
+            "pipeline",
+            "checkpoint",
+            "dataset",
+            "eval",
+            "audio",
+            "features",
+            "model",
+            "decode",
+            "text",
+            "kernel",
+            "error",
+            "units",
+        ],
+    ),
+    ("compress", &["eval", "pipeline", "checkpoint", "audio", "kernel", "error", "units"]),
+    ("offload", &["pipeline", "checkpoint", "audio", "features", "model", "kernel", "error", "units"]),
+    (
+        "analyze",
+        &["compress", "eval", "pipeline", "checkpoint", "audio", "features", "model", "decode", "text", "kernel", "error", "units"],
     ),
     ("main", &["cli", "kernel"]),
     // Declares the modules and re-exports from them.
     (
         "lib",
-        &["train", "pipeline", "checkpoint", "dataset", "eval", "audio", "features", "model", "decode", "text", "kernel", "error", "units"],
+        &[
+            "analyze",
+            "compress",
+            "offload",
+            "train",
+            "pipeline",
+            "checkpoint",
+            "dataset",
+            "eval",
+            "audio",
+            "features",
+            "model",
+            "decode",
+            "text",
+            "kernel",
+            "error",
+            "units",
+        ],
     ),
     // Not there yet; listed so that it gets a place of its own and nobody imports it.
     ("server", &["pipeline", "checkpoint", "audio", "error", "units"]),
@@ -35,7 +75,17 @@ const DIRECTIONS: [(&str, &[&str]); 17] = [
 const PLACES: [(&[&str], &[&str]); 7] = [
     (
         &["burn", "burn_autodiff", "cubecl"],
-        &["model/", "checkpoint/", "train/", "pipeline/batch.rs", "pipeline/pool.rs", "pipeline/transcriber.rs", "cli/device.rs"],
+        &[
+            "model/",
+            "checkpoint/",
+            "train/",
+            "offload/",
+            "analyze/",
+            "pipeline/batch.rs",
+            "pipeline/pool.rs",
+            "pipeline/transcriber.rs",
+            "cli/device.rs",
+        ],
     ),
     (&["clap", "anyhow", "indicatif", "console", "println!", "print!"], &["main.rs", "cli/"]),
     // Training reports while it runs, through one function.

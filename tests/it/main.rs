@@ -5,12 +5,14 @@
 
 mod align;
 mod align_speech;
+mod analyze;
 mod architecture;
 mod audio;
 mod channels;
 mod cli;
 mod clusters;
 mod commands;
+mod compress;
 mod corpora;
 mod ctc_loss;
 mod dataset;
@@ -27,6 +29,7 @@ mod long;
 mod model;
 mod moe;
 mod ngram;
+mod offload;
 mod oracle;
 mod report;
 mod results;

@@ -40,6 +40,8 @@ fn render() -> String {
             Some("published") => published(&mut text, &name, &json),
             Some("word_times") => word_times(&mut text, &name, &json),
             Some("lm_peers") => language_models(&mut text, &name, &json),
+            Some("compress") => compress(&mut text, &name, &json),
+            Some("offload") => offload(&mut text, &name, &json),
             Some("hotwords") => hotwords(&mut text, &name, &json),
             Some("long") => long(&mut text, &name, &json),
             Some("study") => study(&mut text, &name, json),
@@ -148,6 +150,108 @@ fn language_models(text: &mut String, name: &str, json: &Value) {
         let (peer, ratio) =
             row["kenlm_ns"].as_f64().map_or((String::new(), String::new()), |peer| (format!("{peer:.0}"), format!("{:.2}x", peer / ours)));
         writeln!(text, "| {words} | {kind} | {megabytes:.1} | {peer} | {ours:.0} | {ratio} |").unwrap();
+    }
+}
+
+/// Compressed experts: bytes, word errors, agreement.
+fn compress(text: &mut String, name: &str, json: &Value) {
+    heading(text, "Experts made smaller: ResMoE against its parts and against plain pruning", name, json);
+    writeln!(
+        text,
+        "`{}`, {} experts a layer; {} utterances ({:.0} s, {} words), greedy. Of the experts' bytes, centre and index are part; \
+         \"same expert\": share of steps that go where they went before.\n\n![trade-off](compress.svg)\n",
+        json["model"].as_str().unwrap(),
+        json["experts"],
+        json["utterances"],
+        json["audio_seconds"].as_f64().unwrap(),
+        json["words"]
+    )
+    .unwrap();
+    text.push_str("| method | residual | kept | storage | experts, MB | of it centre | index | of whole | WER | same text | same expert | error of weights |\n");
+    text.push_str("|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+    for row in json["rows"].as_array().unwrap() {
+        let (s, n) = (|key: &str| row[key].as_str().unwrap(), |key: &str| row[key].as_f64().unwrap());
+        let part = |key: &str| row["bytes"][key].as_f64().unwrap() / 1e6;
+        writeln!(
+            text,
+            "| {} | {} | {:.3} | {} | {:.2} | {:.2} | {:.2} | {:.1} % | {:.2} % | {:.1} % | {:.1} % | {:.4} |",
+            s("method"),
+            s("residual"),
+            n("keep"),
+            s("storage"),
+            n("expert_bytes") / 1e6,
+            part("centre"),
+            part("index"),
+            100.0 * n("expert_bytes") / n("whole_expert_bytes"),
+            100.0 * n("wer"),
+            100.0 * n("same_text"),
+            100.0 * n("agreement_mean"),
+            n("weight_error")
+        )
+        .unwrap();
+    }
+}
+
+/// Experts within a budget: guesses, hits, time, memory.
+fn offload(text: &mut String, name: &str, json: &Value) {
+    heading(text, "Experts within a budget", name, json);
+    writeln!(
+        text,
+        "{} utterances ({:.0} s); every transcript is that of the model without a budget.\n",
+        json["utterances"],
+        json["audio_seconds"].as_f64().unwrap()
+    )
+    .unwrap();
+    text.push_str("| model | experts | guesses | the predictor names the expert | most used one | that of the layer below |\n|---|---|---|---|---|---|\n");
+    for model in json["models"].as_array().unwrap() {
+        for (heads, accuracy) in model["accuracy"].as_object().unwrap() {
+            let n = |key: &str| accuracy[key].as_f64().unwrap();
+            let guesses = if heads == "one" { "one for all layers" } else { "one for each layer" };
+            writeln!(
+                text,
+                "| {} | {} in {} layers | {guesses} | {:.1} % | {:.1} % | {:.1} % |",
+                model["name"].as_str().unwrap(),
+                model["experts"],
+                model["layers"],
+                n("predicted"),
+                n("majority"),
+                n("previous_layer")
+            )
+            .unwrap();
+        }
+    }
+    text.push_str("\n| model | passes | budget | fetched ahead by | experts a layer asks for in a pass | there | on their way | missed | MB read | encoder, s | wall, s | peak memory, MB |\n");
+    text.push_str("|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+    for row in json["rows"].as_array().unwrap() {
+        let (s, n) = (|key: &str| row[key].as_str().unwrap(), |key: &str| row[key].as_f64().unwrap());
+        let passes = if s("passes") == "batches" { "batches of utterances" } else { "windows of 4 s, one by one" };
+        let times = format!("{:.1} | {:.1} | {:.0}", n("encoder_seconds"), n("wall_seconds"), n("peak_mb"));
+        let Some(prefetch) = row["prefetch"].as_str() else {
+            writeln!(text, "| {} | {passes} | none: all in memory | | | | | | | {times} |", s("model")).unwrap();
+            continue;
+        };
+        let prefetch = match prefetch {
+            "none" => "nothing",
+            "popular" => "use so far",
+            "previous" => "the layer below",
+            "one" => "predictor, one guess",
+            "each" => "predictor, a guess for each layer",
+            other => panic!("{name}: prefetch {other}"),
+        };
+        let share = |key: &str| 100.0 * n(key) / n("asked");
+        writeln!(
+            text,
+            "| {} | {passes} | {:.1} MB ({:.0} %) | {prefetch} | {:.2} | {:.1} % | {:.1} % | {:.1} % | {:.1} | {times} |",
+            s("model"),
+            n("budget_mb"),
+            100.0 * n("budget_share"),
+            n("unique_per_pass"),
+            share("there"),
+            share("on_their_way"),
+            share("missed"),
+            n("read_mb")
+        )
+        .unwrap();
     }
 }
 

@@ -141,7 +141,7 @@ fn every_layer_streams_as_it_runs_offline() {
         for chunk in chunks(&config) {
             let pass = Pass::inference(Precision::F32).with_chunk(Some(chunk));
             let block: &Block = &model.encoder.blocks[1];
-            let lent = Lent { router: model.encoder.routers.last(), labels: None };
+            let lent = Lent { router: model.encoder.routers.last(), ..Lent::default() };
             // One state at a time, twice: a reset forgets everything.
             let mut run = |what: &str, offline: Tensor<3>, step: &mut dyn FnMut(Option<Tensor<3>>) -> Option<Tensor<3>>| {
                 let offline = values(offline);

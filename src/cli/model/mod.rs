@@ -15,6 +15,8 @@ use crate::checkpoint::{Opened, convert as conversion};
 use crate::cli::describe;
 use crate::pipeline::transcriber::find_model;
 
+pub use convert::StorageChoice;
+
 /// What `omniscribe model` can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {

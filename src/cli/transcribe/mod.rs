@@ -18,7 +18,8 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::audio::Channels;
 use crate::audio::vad::VadOptions;
 use crate::cli::decoding::DecodingArguments;
-use crate::cli::device::{self, DeviceChoice};
+use crate::cli::device::DeviceChoice;
+use crate::cli::offload::{self, ExpertMemory};
 use crate::cli::precision::Dtype;
 use crate::cli::transcribe::inputs::{Depth, Input, Shard, expand};
 use crate::cli::transcribe::outputs::{OutputFolder, stems};
@@ -89,6 +90,8 @@ pub struct Arguments {
     case: bool,
     #[command(flatten)]
     decoding: DecodingArguments,
+    #[command(flatten)]
+    experts: ExpertMemory,
     #[command(flatten)]
     subtitles: SubtitleArguments,
     /// No progress bar, no summary
@@ -176,7 +179,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         case: arguments.case.then(|| SentenceCase::new([""; 0])),
     };
     let start = Instant::now();
-    let transcriber = Transcriber::open(&folder, device::open(arguments.device)?, arguments.dtype.precision())?
+    let (transcriber, experts) = arguments.experts.open(&folder, arguments.device, arguments.dtype.precision())?;
+    let transcriber = transcriber
         .with_decoding(&decoding)?
         .with_channels(arguments.channels)
         .with_voice_activity(arguments.vad.then(VadOptions::default))?
@@ -261,6 +265,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             spent.decoder.as_secs_f64(),
             spent.features.as_secs_f64()
         );
+        if let Some(cache) = &experts {
+            eprintln!("{}", offload::describe(cache));
+        }
     }
     Ok(if report.failed > 0 || interrupted { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

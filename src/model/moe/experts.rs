@@ -38,18 +38,40 @@ impl Experts {
         ExpertWeights { up: self.up.val(), up_bias: self.up_bias.val(), down: self.down.val(), down_bias: self.down_bias.val() }
     }
 
+    /// The experts renumbered: each does the work of the one before it, the first that of the last.
+    pub fn exchanged(self) -> Self {
+        fn turned<const D: usize>(param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|weights| {
+                let last = weights.dims()[0] - 1;
+                Tensor::cat(vec![weights.clone().narrow(0, last, 1), weights.narrow(0, 0, last)], 0)
+            })
+        }
+        if self.up.dims()[0] < 2 {
+            return self;
+        }
+        Self { up: turned(self.up), up_bias: turned(self.up_bias), down: turned(self.down), down_bias: turned(self.down_bias) }
+    }
+
     /// Each row through the experts chosen for it, scaled by their gates and summed: `y_t = sum_k w_{t,k} FFN_{e_k}(x_t)`; dead rows give 0.
     ///
     /// # Shapes
     /// `x`, returns: `[rows, d_model]`
     pub fn forward(&self, x: Tensor<2>, routing: &Routing, act: Activation, pass: &Pass) -> Tensor<2> {
-        let y = expert_feed_forward(x, self.weights(), routing.grouping.clone(), act, pass) * routing.weights.clone();
-        match routing.grouping.top_k {
-            1 => y,
-            k => {
-                let [slots, d_model] = y.dims();
-                y.reshape([slots / k, k, d_model]).sum_dim(1).squeeze_dim(1)
-            }
+        combine(expert_feed_forward(x, self.weights(), routing.grouping.clone(), act, pass), routing)
+    }
+}
+
+/// The outputs of the chosen experts scaled by their gates and summed.
+///
+/// # Shapes
+/// `y`: `[rows * top_k, d_model]`; returns `[rows, d_model]`
+pub fn combine(y: Tensor<2>, routing: &Routing) -> Tensor<2> {
+    let y = y * routing.weights.clone();
+    match routing.grouping.top_k {
+        1 => y,
+        k => {
+            let [slots, d_model] = y.dims();
+            y.reshape([slots / k, k, d_model]).sum_dim(1).squeeze_dim(1)
         }
     }
 }

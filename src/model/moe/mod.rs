@@ -6,4 +6,5 @@ pub mod experts;
 pub mod memory;
 pub mod router;
 pub mod sigma;
+pub mod store;
 pub mod strata;
