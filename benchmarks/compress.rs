@@ -38,7 +38,7 @@ fn heard(model: &Path, utterances: &[Utterance]) -> Vec<Heard> {
     hear(&transcriber, utterances).unwrap()
 }
 
-fn row(method: &str, residual: &str, keep: f64, storage: Storage, bytes: Bytes, whole: u64, error: f64, fidelity: &Fidelity) -> Value {
+fn row([method, residual]: [&str; 2], keep: f64, storage: Storage, bytes: Bytes, whole: u64, error: f64, fidelity: &Fidelity) -> Value {
     let row = json!({
         "method": method, "residual": residual, "keep": keep, "storage": storage, "bytes": bytes, "expert_bytes": bytes.total(),
         "whole_expert_bytes": whole, "weight_error": error, "wer": fidelity.changed.wer(), "errors": fidelity.changed.errors(),
@@ -73,11 +73,11 @@ fn main() {
     let mut rows = Vec::new();
     let whole_f16 = bytes_of_experts(&model);
     let fidelity = compare(&utterances, &original, &original, &scoring).unwrap();
-    rows.push(row("as shipped", "", 1.0, Storage::F16, Bytes { residual: whole_f16, ..Bytes::default() }, whole_f16, 0.0, &fidelity));
+    rows.push(row(["as shipped", ""], 1.0, Storage::F16, Bytes { residual: whole_f16, ..Bytes::default() }, whole_f16, 0.0, &fidelity));
     convert(&opened, folder.path(), Storage::Int8).unwrap();
     let int8 = bytes_of_experts(folder.path());
     let fidelity = compare(&utterances, &original, &heard(folder.path(), &utterances), &scoring).unwrap();
-    rows.push(row("int8 alone", "", 1.0, Storage::Int8, Bytes { residual: int8, ..Bytes::default() }, whole_f16, 0.0, &fidelity));
+    rows.push(row(["int8 alone", ""], 1.0, Storage::Int8, Bytes { residual: int8, ..Bytes::default() }, whole_f16, 0.0, &fidelity));
 
     let centre_share = 1.0 / experts as f64;
     let mut plans = Vec::new();
@@ -104,7 +104,7 @@ fn main() {
         let error = report.layers.iter().map(|l| l.error).sum::<f64>() / report.layers.len() as f64;
         let name = |v: Value| v.as_str().unwrap().to_string();
         let (method, residual) = (name(json!(method)), name(json!(residual)));
-        rows.push(row(&method, &residual, keep, storage, report.bytes, whole_f16, error, &fidelity));
+        rows.push(row([&method, &residual], keep, storage, report.bytes, whole_f16, error, &fidelity));
     }
     let words: usize = fidelity.original.reference_words;
     let result = json!({

@@ -9,6 +9,7 @@
 //! main -> cli -> train ----> eval -> pipeline -> { audio  features  model  decode  text } -> units, error
 //!                  |                     \----> checkpoint -> { model::config, text, features }
 //!                  +-> dataset                          model, decode, train, cli -> kernel
+//!          +-> analyze --> eval, pipeline, checkpoint, compress
 //!          +-> compress -> eval, pipeline, checkpoint
 //!          \-> offload ------> pipeline, checkpoint
 //! ```
@@ -40,6 +41,7 @@
 //! # }
 //! ```
 
+pub mod analyze;
 pub mod audio;
 pub mod checkpoint;
 pub mod cli;

@@ -11,6 +11,7 @@ use crate::checkpoint::Opened;
 use crate::checkpoint::safetensors_file::write_atomically;
 use crate::cli::bench::open_sets;
 use crate::cli::device::{self, DeviceChoice};
+use crate::cli::modularity::{self, ModularityArguments};
 use crate::decode::ctc::greedy;
 use crate::error::{Error, Result};
 use crate::eval::report::html::routing;
@@ -32,6 +33,8 @@ const SNR_DB: [f64; 3] = [20.0, 10.0, 0.0];
 pub enum Command {
     /// Which experts the routers of a model choose, and what that has to do with what is said
     Routing(RoutingArguments),
+    /// Whether the neurons that tell sounds, silence or sources apart sit together in experts, and what is lost without them
+    Modularity(ModularityArguments),
 }
 
 /// Flags of `omniscribe analyze routing`.
@@ -72,7 +75,10 @@ struct Heard {
 /// Runs an analysis.
 #[expect(clippy::print_stdout, reason = "the summary is this command's data")]
 pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
-    let Command::Routing(arguments) = command;
+    let arguments = match command {
+        Command::Routing(arguments) => arguments,
+        Command::Modularity(arguments) => return modularity::run(arguments),
+    };
     // Full precision: a choice near a tie must not fall by rounding.
     let transcriber = Transcriber::open(&arguments.model, device::open(arguments.device)?, Precision::F32)?;
     let clips = clips(&arguments.audio)?;

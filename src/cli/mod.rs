@@ -11,6 +11,7 @@ mod doctor;
 mod listen;
 mod lm;
 mod model;
+mod modularity;
 mod offload;
 mod precision;
 mod study;

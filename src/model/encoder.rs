@@ -214,7 +214,8 @@ impl Encoder {
         Lent {
             router: self.group_router[layer].map(|router| &self.routers[router]),
             labels: below.map(Routed::labels),
-            store: self.store.as_deref().map(|store| (store, layer)),
+            store: self.store.as_deref(),
+            layer,
         }
     }
 

@@ -62,8 +62,10 @@ pub struct Lent<'a> {
     pub router: Option<&'a Router>,
     /// Choices of the routed layer below, if there is one.
     pub labels: Option<Labels<'a>>,
-    /// Where its experts are, if not in the layer itself, and the number of the layer (from 0).
-    pub store: Option<(&'a dyn ExpertStore, usize)>,
+    /// Where its experts are, if not in the layer itself.
+    pub store: Option<&'a dyn ExpertStore>,
+    /// The number of the layer (from 0).
+    pub layer: usize,
 }
 
 /// What a feed-forward says about its routing while training or analysed.
@@ -136,7 +138,13 @@ impl FeedForward {
     /// If the layer has experts and neither its own router nor a shared one: a bug of the constructor. If it is stratified: the block runs it.
     pub fn forward(&self, x: Tensor<3>, lengths: &Lengths, lent: Lent, act: Activation, pass: &Pass) -> (Tensor<3>, Option<Routed>) {
         match self {
-            Self::Dense(dense) => (dense.forward(x, act, pass), None),
+            Self::Dense(dense) => {
+                if let Some(probe) = pass.probe() {
+                    let [batch, steps, d_model] = x.dims();
+                    probe.see(lent.layer, &x.clone().reshape([batch * steps, d_model]), None);
+                }
+                (dense.forward(x, act, pass), None)
+            }
             Self::Experts(layer) => {
                 let router = layer.router.as_ref().or(lent.router).expect("a layer with experts has a router");
                 let [batch, steps, d_model] = x.dims();
@@ -146,8 +154,11 @@ impl FeedForward {
                     _ => (x.clone(), None),
                 };
                 let routing = router.route(read, lengths, pass);
+                if let Some(probe) = pass.probe() {
+                    probe.see(lent.layer, &x, Some(&routing));
+                }
                 let y = match lent.store {
-                    Some((store, number)) => combine(lent_feed_forward(store, number, &x, &routing, act, pass), &routing),
+                    Some(store) => combine(lent_feed_forward(store, lent.layer, &x, &routing, act, pass), &routing),
                     None => layer.experts.forward(x, &routing, act, pass),
                 };
                 let y = y.reshape([batch, steps, d_model]);

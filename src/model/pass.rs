@@ -1,9 +1,20 @@
 //! What kind of forward pass this is: inference or training, in which precision, with which random numbers.
 
 use std::cell::RefCell;
+use std::fmt::Debug;
+use std::rc::Rc;
+
+use burn::tensor::Tensor;
 
 use crate::kernel::gemm::Precision;
 use crate::kernel::rng::SplitMix;
+use crate::model::moe::router::Routing;
+
+/// Looks on while feed-forwards work.
+pub trait Probe: Debug {
+    /// What the feed-forward of a layer (from 0) reads, `[rows, d_model]`, and where its router sends the rows; `None` for a dense one.
+    fn see(&self, layer: usize, x: &Tensor<2>, routing: Option<&Routing>);
+}
 
 /// Settings of one forward pass, handed to every layer.
 #[derive(Debug)]
@@ -11,6 +22,7 @@ pub struct Pass {
     precision: Precision,
     random: Option<RefCell<SplitMix>>,
     chunk: Option<Chunk>,
+    probe: Option<Rc<dyn Probe>>,
 }
 
 /// The context of a pass in chunks, as a stream has it: a step sees its own chunk and some before it, and nothing after.
@@ -25,17 +37,27 @@ pub struct Chunk {
 impl Pass {
     /// No dropout, no jitter.
     pub fn inference(precision: Precision) -> Self {
-        Self { precision, random: None, chunk: None }
+        Self { precision, random: None, chunk: None, probe: None }
     }
 
     /// Dropout, jitter and position augmentation drawn from `seed`; equal seeds give equal passes.
     pub fn training(precision: Precision, seed: u64) -> Self {
-        Self { precision, random: Some(RefCell::new(SplitMix::new(seed))), chunk: None }
+        Self { precision, random: Some(RefCell::new(SplitMix::new(seed))), chunk: None, probe: None }
     }
 
     /// The same pass with the context of `chunk`; `None` leaves the encoder's own.
     pub fn with_chunk(self, chunk: Option<Chunk>) -> Self {
         Self { chunk, ..self }
+    }
+
+    /// The same pass with somebody who looks on.
+    pub fn with_probe(self, probe: Rc<dyn Probe>) -> Self {
+        Self { probe: Some(probe), ..self }
+    }
+
+    /// Who looks on.
+    pub fn probe(&self) -> Option<&dyn Probe> {
+        self.probe.as_deref()
     }
 
     /// The context in chunks, if the pass has it.

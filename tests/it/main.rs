@@ -27,6 +27,7 @@ mod knobs;
 mod listen;
 mod long;
 mod model;
+mod modularity;
 mod moe;
 mod ngram;
 mod offload;

@@ -42,6 +42,7 @@ fn render() -> String {
             Some("lm_peers") => language_models(&mut text, &name, &json),
             Some("compress") => compress(&mut text, &name, &json),
             Some("offload") => offload(&mut text, &name, &json),
+            Some("modularity") => modularity(&mut text, &name, &json),
             Some("hotwords") => hotwords(&mut text, &name, &json),
             Some("long") => long(&mut text, &name, &json),
             Some("study") => study(&mut text, &name, json),
@@ -197,9 +198,10 @@ fn offload(text: &mut String, name: &str, json: &Value) {
     heading(text, "Experts within a budget", name, json);
     writeln!(
         text,
-        "{} utterances ({:.0} s); every transcript is that of the model without a budget.\n",
+        "{} utterances ({:.0} s); every transcript is that of the model without a budget. {}.\n",
         json["utterances"],
-        json["audio_seconds"].as_f64().unwrap()
+        json["audio_seconds"].as_f64().unwrap(),
+        json["about"].as_str().unwrap()
     )
     .unwrap();
     text.push_str("| model | experts | guesses | the predictor names the expert | most used one | that of the layer below |\n|---|---|---|---|---|---|\n");
@@ -253,6 +255,53 @@ fn offload(text: &mut String, name: &str, json: &Value) {
         )
         .unwrap();
     }
+}
+
+/// Functional experts of every layer, and what is lost without them.
+fn modularity(text: &mut String, name: &str, json: &Value) {
+    heading(text, &format!("Functional experts of `{}`", json["model"].as_str().unwrap()), name, json);
+    let functions = json["functions"].as_object().unwrap();
+    let steps = functions.iter().map(|(name, n)| format!("{name} {n}")).collect::<Vec<_>>().join(", ");
+    let picture = name.replace(".json", ".svg");
+    writeln!(
+        text,
+        "{} utterances, {} steps of them: {steps}. An expert is functional where it holds more of the 1 % of neurons that tell a function best than \
+         chance does once in a thousand times.\n\n![shares]({picture})\n",
+        json["utterances"], json["steps"]
+    )
+    .unwrap();
+    text.push_str("| layer | functional (function, expert) pairs | over resampled utterances | random groups | functional experts |\n|---|---|---|---|---|\n");
+    let percent = |v: &Value| format!("{:.1} %", 100.0 * v.as_f64().unwrap());
+    for (number, layer) in json["layers"].as_array().unwrap().iter().enumerate() {
+        let functional = layer["functions"].as_array().unwrap().iter().filter(|f| !f["functional"].as_array().unwrap().is_empty());
+        let listed: Vec<String> = functional
+            .map(|f| {
+                let name = f["name"].as_str().unwrap();
+                let have = functions[name].as_f64().unwrap() / json["steps"].as_f64().unwrap();
+                format!("{name} {} ({:.2}, {:.2})", f["functional"], f["precision"].as_f64().unwrap(), have.max(1.0 - have))
+            })
+            .collect();
+        let interval = &layer["share_interval"];
+        let interval = if interval.is_null() { String::new() } else { format!("{} to {}", percent(&interval[0]), percent(&interval[1])) };
+        writeln!(
+            text,
+            "| {} | {} | {interval} | {} | {} |",
+            number + 1,
+            percent(&layer["share"]),
+            percent(&layer["share_random"]),
+            listed.join("; ")
+        )
+        .unwrap();
+    }
+    text.push_str("\nIn brackets: experts, the mean average precision of the best neurons, and that of a neuron that knows nothing: high where few steps have the function.\n\n");
+    text.push_str("| silenced: experts of | how many | steps with it that change | other steps | WER | as many other experts: steps with it | other steps | WER |\n");
+    text.push_str("|---|---|---|---|---|---|---|---|\n");
+    for row in json["silenced"].as_array().unwrap() {
+        let cells = |side: &str| ["matching", "other", "wer"].map(|key| percent(&row[side][key])).join(" | ");
+        let count = row["silenced"].as_array().unwrap().len();
+        writeln!(text, "| {} | {count} | {} | {} |", row["function"].as_str().unwrap(), cells("functional"), cells("random")).unwrap();
+    }
+    writeln!(text, "\nWER with all experts: {}.", percent(&json["wer"])).unwrap();
 }
 
 fn hotwords(text: &mut String, name: &str, json: &Value) {
