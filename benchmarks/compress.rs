@@ -136,7 +136,7 @@ fn picture(result: &Value) -> String {
         let mut points: Vec<(f64, f64)> =
             chosen.map(|r| (r["expert_bytes"].as_f64().unwrap() / 1e6, 100.0 * r["wer"].as_f64().unwrap())).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        Curve { name: name.into(), points }
+        Curve { name: name.into(), points, band: vec![] }
     };
     let curves = [
         curve("ResMoE, pruned", "resmoe", "prune", "f16"),

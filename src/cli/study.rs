@@ -30,22 +30,28 @@ pub struct RunArguments {
 /// Flags of `omniscribe study report`.
 #[derive(Debug, Args)]
 pub struct ReportArguments {
-    /// The study, as TOML
+    /// Folder of a study that was run, or the study as TOML
     study: PathBuf,
+    /// Keep the numbers as PREFIX.json and the pictures as PREFIX-loss.svg and so on, without the runs
+    #[arg(long, value_name = "PREFIX")]
+    export: Option<PathBuf>,
 }
 
 /// Runs or reports.
 pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
-    let path = match command {
-        Command::Run(arguments) => &arguments.study,
-        Command::Report(arguments) => &arguments.study,
+    let (path, export) = match command {
+        Command::Run(arguments) => (&arguments.study, None),
+        Command::Report(arguments) => (&arguments.study, arguments.export.as_ref()),
     };
     let config = StudyConfig::read(path)?;
     if let Command::Run(arguments) = command {
         study::run(&config, &device::open(arguments.device)?)?;
     }
-    let found = report::report(&config)?;
+    let found = report::report(&config, &format!("omniscribe study run {}", path.display()))?;
     render::write(&found, &config.output)?;
+    if let Some(prefix) = export {
+        render::export(&found, prefix)?;
+    }
     eprintln!("{} of {} cells; see {}", found.done.0, found.done.1, config.output.join("report.html").display());
     Ok(ExitCode::SUCCESS)
 }

@@ -229,8 +229,23 @@ impl RunConfig {
     /// # Errors
     /// [`Error::Io`], [`Error::Config`]
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+        Self::from_table(path, Self::table(path)?, overrides)
+    }
+
+    /// The keys of a file, not yet checked.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Config`]
+    pub fn table(path: &Path) -> Result<toml::Table> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        let mut table: toml::Table = toml::from_str(&text).map_err(|e| Error::config(path, syntax(&e, &text)))?;
+        toml::from_str(&text).map_err(|e| Error::config(path, syntax(&e, &text)))
+    }
+
+    /// A run of the keys of `table`, read from `path`, with `overrides` applied as in [`RunConfig::read`].
+    ///
+    /// # Errors
+    /// [`Error::Config`]
+    pub fn from_table(path: &Path, mut table: toml::Table, overrides: &[String]) -> Result<Self> {
         for item in overrides {
             let (key, value) = item.split_once('=').ok_or_else(|| Error::config(path, format!("--set {item}: want key=value")))?;
             let parsed =

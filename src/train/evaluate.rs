@@ -26,12 +26,13 @@ pub struct Dev {
     pub groups: BTreeMap<String, Vec<String>>,
 }
 
-impl Dev {
-    fn group(&self, set: &str) -> String {
-        let joined = self.groups.iter().find(|(_, prefixes)| prefixes.iter().any(|p| set.starts_with(p.as_str())));
-        joined.map_or_else(|| set.to_string(), |(name, _)| name.clone())
-    }
+/// Under which name a set is reported; `groups` has new names and the prefixes of the sets that each joins.
+pub fn group(groups: &BTreeMap<String, Vec<String>>, set: &str) -> String {
+    let joined = groups.iter().find(|(_, prefixes)| prefixes.iter().any(|p| set.starts_with(p.as_str())));
+    joined.map_or_else(|| set.to_string(), |(name, _)| name.clone())
+}
 
+impl Dev {
     /// Recognises everything, longest first, and counts word errors by set.
     ///
     /// # Errors
@@ -65,7 +66,7 @@ impl Dev {
                     continue;
                 }
                 let counted = wer::word_errors(&reference, &Normalizer::Whisper.normalize(&hypothesis));
-                *errors.entry(self.group(&entry.set)).or_default() += counted;
+                *errors.entry(group(&self.groups, &entry.set)).or_default() += counted;
             }
         }
         Ok(errors)

@@ -11,12 +11,14 @@ const MARGIN: (f64, f64) = (60.0, 40.0);
 pub const COLOURS: [&str; 8] = ["#1b6ca8", "#d1495b", "#2e933c", "#edae49", "#6a4c93", "#00798c", "#8d5b4c", "#444444"];
 
 /// A named curve of (audio hours, value).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Curve {
     /// Legend.
     pub name: String,
     /// Points from left to right.
     pub points: Vec<(f64, f64)>,
+    /// What is shaded around it: (audio hours, lowest, highest), from left to right; empty for nothing.
+    pub band: Vec<(f64, f64, f64)>,
 }
 
 /// Loss per token over audio hours, from a run's log.
@@ -25,7 +27,7 @@ pub fn loss_curve(name: &str, lines: &[Line]) -> Curve {
         Line::Train { audio_hours, loss, .. } => Some((*audio_hours, *loss)),
         Line::Dev { .. } => None,
     };
-    Curve { name: name.into(), points: lines.iter().filter_map(point).collect() }
+    Curve { name: name.into(), points: lines.iter().filter_map(point).collect(), band: vec![] }
 }
 
 /// WER over audio hours, one curve for each dev set.
@@ -38,7 +40,7 @@ pub fn wer_curves(lines: &[Line]) -> Vec<Curve> {
             }
         }
     }
-    curves.into_iter().map(|(name, points)| Curve { name, points }).collect()
+    curves.into_iter().map(|(name, points)| Curve { name, points, band: vec![] }).collect()
 }
 
 /// A line chart over audio hours; the vertical axis starts at 0.
@@ -48,9 +50,9 @@ pub fn chart(title: &str, vertical: &str, curves: &[Curve]) -> String {
 
 /// A line chart; both axes start at 0.
 pub fn chart_over(title: &str, horizontal: &str, vertical: &str, curves: &[Curve]) -> String {
-    let all = || curves.iter().flat_map(|c| &c.points);
-    let right = all().map(|p| p.0).fold(1e-9, f64::max);
-    let top = all().map(|p| p.1).filter(|v| v.is_finite()).fold(1e-9, f64::max);
+    let right = curves.iter().flat_map(|c| &c.points).map(|p| p.0).fold(1e-9, f64::max);
+    let heights = curves.iter().flat_map(|c| c.points.iter().map(|p| p.1).chain(c.band.iter().map(|b| b.2)));
+    let top = heights.filter(|v| v.is_finite()).fold(1e-9, f64::max);
     let (width, height) = (SIZE.0 - 2.0 * MARGIN.0, SIZE.1 - 2.0 * MARGIN.1);
     let x = |v: f64| MARGIN.0 + v / right * width;
     let y = |v: f64| SIZE.1 - MARGIN.1 - v / top * height;
@@ -91,6 +93,13 @@ pub fn chart_over(title: &str, horizontal: &str, vertical: &str, curves: &[Curve
     );
     for (i, curve) in curves.iter().enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
+        let band: Vec<&(f64, f64, f64)> = curve.band.iter().filter(|b| b.1.is_finite() && b.2.is_finite()).collect();
+        if !band.is_empty() {
+            let edge = |hours: f64, value: f64| format!("{:.1},{:.1}", x(hours), y(value));
+            let upper = band.iter().map(|b| edge(b.0, b.2));
+            let outline: Vec<String> = upper.chain(band.iter().rev().map(|b| edge(b.0, b.1))).collect();
+            let _ = writeln!(svg, "<polygon points=\"{}\" fill=\"{colour}\" fill-opacity=\"0.15\"/>", outline.join(" "));
+        }
         let points = curve.points.iter().filter(|p| p.1.is_finite());
         let path: Vec<String> = points.map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
         let _ = writeln!(svg, "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>", path.join(" "));
@@ -121,10 +130,19 @@ mod tests {
 
     #[test]
     fn draws_every_curve_and_escapes_names() {
-        let curve = |name: &str, top| Curve { name: name.into(), points: vec![(0.0, top), (2.0, 1.0), (3.0, f64::NAN)] };
+        let curve = |name: &str, top| Curve { name: name.into(), points: vec![(0.0, top), (2.0, 1.0), (3.0, f64::NAN)], band: vec![] };
         let svg = chart("loss", "nats per token", &[curve("a<b", 4.0), curve("c", 2.0)]);
         assert_eq!(svg.matches("<polyline").count(), 2);
         assert!(svg.contains("a&lt;b") && !svg.contains("NaN"));
         assert!(svg.contains("points=\"60.0,40.0 "), "the highest value touches the top: {svg}");
+        assert!(!svg.contains("<polygon"), "nothing to shade");
+    }
+
+    #[test]
+    fn shades_between_lowest_and_highest() {
+        let band = vec![(0.0, 1.0, 4.0), (2.0, 1.0, 2.0), (3.0, f64::NAN, 2.0)];
+        let svg = chart("loss", "nats", &[Curve { name: "a".into(), points: vec![(0.0, 2.0), (2.0, 1.5)], band }]);
+        // Axes end at 2 hours and at 4 nats, the top of the band.
+        assert!(svg.contains("<polygon points=\"60.0,40.0 840.0,210.0 840.0,295.0 60.0,295.0\""), "{svg}");
     }
 }

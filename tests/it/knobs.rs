@@ -13,6 +13,8 @@ use omniscribe::model::asr::AsrModel;
 use omniscribe::model::config::{ContextConfig, EncoderConfig};
 use omniscribe::model::lengths::Lengths;
 use omniscribe::model::pass::Pass;
+use omniscribe::train::study::structure::{StructureConfig, make};
+use omniscribe::train::study::{self, StudyConfig};
 use omniscribe::train::{RunConfig, run};
 use omniscribe::{Precision, Result};
 use serde_json::{Value, json};
@@ -406,4 +408,82 @@ fn no_dead_knob_in_subwords_or_checkpoints() {
         run(&config, &Device::flex()).expect_err("no finite gradient");
         assert_eq!(tones.path(&name).join("checkpoint.safetensors").is_file(), written, "{set}");
     }
+}
+
+/// Names and contents of the files of a folder.
+fn files_show(folder: &std::path::Path, keep: &dyn Fn(&str) -> bool) -> String {
+    let mut hasher = DefaultHasher::new();
+    let mut names: Vec<_> = std::fs::read_dir(folder).expect("folder").map(|e| e.expect("entry").file_name()).collect();
+    names.sort();
+    for name in names.iter().filter(|name| keep(&name.to_string_lossy())) {
+        (name, std::fs::read(folder.join(name)).expect("file")).hash(&mut hasher);
+    }
+    format!("{:x} ", hasher.finish())
+}
+
+#[test]
+fn no_dead_knob_in_data_of_known_structure() {
+    let tones = Tones::new();
+    let config = StructureConfig { folder: tones.path("made"), train: 5, dev: 4, keys: 3, letters: 6, words: 3, snr_db: 10.0, seed: 4 };
+    let shows = |config: &StructureConfig| {
+        let _ = std::fs::remove_dir_all(&config.folder);
+        make(config)?;
+        let sounds = files_show(&config.folder, &|name| name != "structure.toml");
+        Ok(config.folder.display().to_string() + &sounds)
+    };
+    let choices = |path: &str| (path == "/folder").then(|| vec![json!(tones.path("elsewhere"))]);
+    assert_eq!(no_dead_knob(&config, |_| false, choices, shows), [""; 0], "leaves of which every other value is refused");
+    assert!(tones.path("elsewhere/dev.jsonl").is_file());
+}
+
+#[test]
+fn no_dead_knob_in_a_study() {
+    let tones = Tones::new();
+    let words = std::fs::read_to_string(tones.path("train.jsonl")).expect("manifest").replace("re\"", "Re!\"");
+    tones.write("train.jsonl", &words);
+    let short = std::fs::read_to_string(tones.path("run.toml")).expect("run").replace("audio_hours = 0.01", "audio_hours = 0.001");
+    tones.write("run.toml", &short);
+    tones.write("other.toml", &short.replace("dropout = 0.05", "dropout = 0.3"));
+    let text = "name = \"a\"\noutput = \"FOLDER/study\"\nbase = \"FOLDER/run.toml\"\nseeds = [1]\n\
+                kinds = [{ name = \"dense\", set = ['encoder.feed_forward={kind=\"dense\"}'] }]\n\
+                sizes = [{ name = \"small\", set = [\"encoder.d_ff=32\"] }]\n";
+    let config = StudyConfig::read(&tones.write("study.toml", text)).expect("a study");
+    let made = StructureConfig { folder: tones.path("made"), train: 1, dev: 1, keys: 1, letters: 4, words: 2, snr_db: 10.0, seed: 4 };
+    let shows = |config: &StudyConfig| {
+        for folder in ["study", "elsewhere", "made"] {
+            let _ = std::fs::remove_dir_all(tones.path(folder));
+        }
+        study::run(config, &Device::flex())?;
+        let found = study::report::report(config, "again")?;
+        let mut seen = format!("{} {} {:?} ", found.name, tones.path("made").is_dir(), found.seeds);
+        for cell in study::cells(config)? {
+            let outcome = cell.outcome()?.expect("it ran");
+            let texts: Vec<String> = cell.utterances()?.into_iter().map(|u| u.reference + &u.hypothesis).collect();
+            write!(seen, "{:?} {:?} {} {texts:?} ", cell.run.output, outcome.loss_curve, cell.parameters).expect("string");
+        }
+        Ok(seen)
+    };
+    let choices = |path: &str| match path {
+        "/name" | "/kinds/0/name" | "/sizes/0/name" => Some(vec![json!("other")]),
+        "/output" => Some(vec![json!(tones.path("elsewhere"))]),
+        "/base" => Some(vec![json!(tones.path("other.toml"))]),
+        "/normalizer" => Some(vec![json!("none")]),
+        "/kinds/0/set/0" => Some(vec![json!("encoder.activation=relu")]),
+        "/sizes/0/set/0" => Some(vec![json!("encoder.d_ff=40")]),
+        "/structure" => Some(vec![json!(made)]),
+        _ => None,
+    };
+    assert_eq!(no_dead_knob(&config, |_| false, choices, shows), [""; 0], "leaves of which every other value is refused");
+
+    // The base may stand in the study itself, with the same outcome.
+    let keys = text.replace("base = \"FOLDER/run.toml\"\n", "") + "[base]\n" + &base_in_place(&short);
+    let in_place = StudyConfig::read(&tones.write("in-place.toml", &keys)).expect("a study");
+    assert_eq!(shows(&in_place).expect("runs"), shows(&config).expect("runs"));
+}
+
+/// A run's TOML as a table named `base`.
+fn base_in_place(run: &str) -> String {
+    run.lines()
+        .map(|line| if let Some(table) = line.strip_prefix('[') { format!("[base.{table}\n") } else { format!("{line}\n") })
+        .collect()
 }

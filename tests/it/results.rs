@@ -5,6 +5,8 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use omniscribe::eval::report::{RunResult, markdown};
+use omniscribe::train::study::render;
+use omniscribe::train::study::report::StudyReport;
 use serde_json::Value;
 
 const HEADER: &str = "# Measured\n\nMade from `results/*.json` by `UPDATE_RESULTS=1 cargo test --release results`; do not edit. \
@@ -43,6 +45,7 @@ fn render() -> String {
             Some("modularity") => modularity(&mut text, &name, &json),
             Some("hotwords") => hotwords(&mut text, &name, &json),
             Some("long") => long(&mut text, &name, &json),
+            Some("study") => study(&mut text, &name, json),
             other => panic!("{name}: no table for benchmark {other:?}"),
         }
     }
@@ -332,6 +335,21 @@ fn long(text: &mut String, name: &str, json: &Value) {
         let (seconds, mebibytes) = (row["audio_seconds"].as_f64().unwrap(), row["peak_mib"].as_f64().unwrap());
         writeln!(text, "\n{:.0} min of audio: {mebibytes:.0} MiB at most, {:.1} s.", seconds / 60.0, row["wall_seconds"].as_f64().unwrap())
             .unwrap();
+    }
+}
+
+/// Kinds of feed-forward against each other.
+fn study(text: &mut String, name: &str, json: Value) {
+    let report: StudyReport = serde_json::from_value(json.clone()).unwrap();
+    heading(text, &report.name, name, &json);
+    let stem = name.trim_end_matches(".json");
+    let remark = std::fs::read_to_string(root().join("results").join(format!("{stem}.md"))).unwrap_or_default();
+    let pictures = render::PICTURES.map(|picture| format!("![{picture}](results/{stem}-{picture}.svg)\n"));
+    write!(text, "{}\n\n{remark}\n{}{}", render::status(&report), pictures.join("\n"), render::tables(&report, "###")).unwrap();
+    // The pictures are of these numbers.
+    for (picture, svg) in render::PICTURES.iter().zip(render::pictures(&report)) {
+        let kept = std::fs::read_to_string(root().join("results").join(format!("{stem}-{picture}.svg"))).unwrap();
+        assert!(kept == svg, "{stem}-{picture}.svg is of other numbers: omniscribe study report .. --export benchmarks/results/{stem}");
     }
 }
 

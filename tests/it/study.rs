@@ -1,8 +1,11 @@
 //! `omniscribe study`: a grid of runs, its resumption, and a report that says what the runs did.
 
-use std::process::Output;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
 
+use omniscribe::eval::report::compare::Recorded;
 use omniscribe::train::journal::{self, Line};
+use omniscribe::train::study::intervals::Rate;
 use omniscribe::train::study::report::StudyReport;
 use omniscribe::train::study::structure::{StructureConfig, make};
 use omniscribe::train::study::{Outcome, StudyConfig, cells};
@@ -66,16 +69,29 @@ fn a_study_trains_all_cells_and_reports_what_they_did() {
         let losses: Vec<f64> = lines.iter().filter_map(|l| if let Line::Train { loss, .. } = l { Some(*loss) } else { None }).collect();
         assert_eq!(outcome(&tones, cell).loss_curve.iter().map(|p| p.1).collect::<Vec<_>>(), losses, "{cell}");
     }
+    for (cells, entry) in [(["dense-s1", "dense-s2"], dense), (["omni-s1", "omni-s2"], omni)] {
+        let ends = cells.map(|cell| outcome(&tones, cell).loss_curve.last().expect("a loss").1);
+        let last = entry.loss_curve.last().expect("a curve");
+        assert_eq!(entry.losses, ends);
+        assert_eq!((last.low, last.high), (ends[0].min(ends[1]), ends[0].max(ends[1])));
+        assert!((last.mean - (ends[0] + ends[1]) / 2.0).abs() < 1e-12);
+    }
     // Rates are those of the counts: errors over words, the mean over seeds.
-    let rate = |cell: &str| {
-        let sets = outcome(&tones, cell).sets;
-        let [errors, words] = sets.values().next().expect("a set").groups.iter().fold([0, 0], |sum, n| [sum[0] + n[0], sum[1] + n[1]]);
-        errors as f64 / words as f64
-    };
-    assert_eq!(omni.sets.values().next().expect("a set").of_seeds, [rate("omni-s1"), rate("omni-s2")]);
+    let recorded = |cell: &str| Recorded::open(&tones.path("study").join(cell).join("dev.json")).expect("a result");
+    let rates = |cell: &str| recorded(cell).result.sets.first().map(|set| (set.wer, set.cer)).expect("a set");
+    let [first, second] = ["omni-s1", "omni-s2"].map(rates);
+    let of_set = |sets: &std::collections::BTreeMap<String, Rate>| sets.values().next().expect("a set").of_seeds.clone();
+    assert_eq!(of_set(&omni.words.sets), [first.0, second.0]);
+    assert_eq!(of_set(&omni.characters.sets), [first.1, second.1]);
     let contrast = &report.contrasts[0];
     assert_eq!((contrast.kind.as_str(), contrast.against.as_str(), report.contrasts.len()), ("omni", "dense", 1));
-    assert!((contrast.mean.absolute - (omni.mean.mean - dense.mean.mean)).abs() < 1e-12);
+    assert!((contrast.words.mean.absolute - (omni.words.mean.mean - dense.words.mean.mean)).abs() < 1e-12);
+    assert!((contrast.characters.mean.absolute - (omni.characters.mean.mean - dense.characters.mean.mean)).abs() < 1e-12);
+    // The tests are over what both seeds heard: their errors are those of the four results.
+    let errors = |cells: [&str; 2]| cells.map(|cell| recorded(cell).result.sets.iter().map(|s| s.words.errors()).sum::<usize>());
+    let [of_dense, of_omni] = [["dense-s1", "dense-s2"], ["omni-s1", "omni-s2"]].map(|cells| errors(cells).iter().sum::<usize>());
+    assert_eq!(contrast.models.all.words.map(|w| w.errors()), [of_dense, of_omni]);
+    assert_eq!(contrast.models.all.utterances, 2 * recorded("dense-s1").utterances.len());
 
     let page = std::fs::read_to_string(tones.path("study/report.html")).expect("a page");
     assert!(
@@ -87,6 +103,16 @@ fn a_study_trains_all_cells_and_reports_what_they_did() {
     for picture in ["loss.svg", "wer.svg", "rates.svg"] {
         assert!(tones.path("study").join(picture).is_file(), "{picture}");
     }
+
+    // The folder alone is enough for the same report, wherever it is, and its numbers can be kept elsewhere.
+    std::fs::rename(tones.path("study"), tones.path("moved")).unwrap();
+    std::fs::remove_file(tones.path("run.toml")).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_omniscribe"));
+    let kept = command.args(["study", "report"]).arg(tones.path("moved")).arg("--export").arg(tones.path("kept")).output().expect("runs");
+    assert!(kept.status.success(), "{}", stderr(&kept));
+    let kept: StudyReport = serde_json::from_str(&std::fs::read_to_string(tones.path("kept.json")).unwrap()).unwrap();
+    assert_eq!(StudyReport { command: report.command.clone(), ..kept }, report);
+    assert!(tones.path("kept-loss.svg").is_file() && tones.path("kept-wer.svg").is_file() && tones.path("kept-rates.svg").is_file());
 }
 
 #[test]
@@ -117,6 +143,34 @@ fn a_study_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn a_killed_study_ends_as_one_that_was_not() {
+    let tones = tones();
+    let run = std::fs::read_to_string(tones.path("run.toml")).unwrap();
+    tones.write("run.toml", &run.replace("audio_hours = 0.01", "audio_hours = 0.03\ncheckpoint_minutes = 0"));
+    let whole = study(&tones, "run", "study.toml");
+    assert!(whole.status.success(), "{}", stderr(&whole));
+    let killed = STUDY.replace("FOLDER/study", "FOLDER/killed");
+    tones.write("killed.toml", &killed);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_omniscribe"));
+    command.args(["study", "run"]).arg(tones.path("killed.toml")).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("runs");
+    // In the middle of the second cell.
+    let (checkpoint, start) = (tones.path("killed/omni-s1/checkpoint.safetensors"), Instant::now());
+    while !checkpoint.is_file() && start.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    assert!(checkpoint.is_file() && !tones.path("killed/omni-s1/cell.json").exists(), "it was killed in its second cell");
+    let again = study(&tones, "run", "killed.toml");
+    assert!(again.status.success(), "{}", stderr(&again));
+    assert!(stderr(&again).contains("dense, seed 1: done") && stderr(&again).contains("resuming at step"), "{}", stderr(&again));
+    for cell in CELLS {
+        assert_eq!(tones.log(&format!("study/{cell}")), tones.log(&format!("killed/{cell}")), "{cell}");
+    }
+}
+
+#[test]
 fn a_study_refuses_what_it_cannot_compare() {
     let tones = tones();
     let refused = |change: &str, to: &str, message: &str| {
@@ -131,12 +185,17 @@ fn a_study_refuses_what_it_cannot_compare() {
         "equal active sizes",
     );
     refused("seeds = [1, 2]", "seeds = []", "at least one");
+    refused("seeds = [1, 2]", "seeds = [-1]", "seeds");
     refused("seeds = [1, 2]", "seeds = [2, 2]", "one twice");
     refused("name = \"omni\"", "name = \"dense\"", "one twice");
     refused("name = \"omni\"", "name = \"a/b\"", "names folders");
     refused("seeds = [1, 2]", "seeds = [1, 2]\nnormalizer = \"loud\"", "normalizer");
     refused("seeds = [1, 2]", "seeds = [1, 2]\nspeed = 3", "unknown field");
     refused("kind=\"dense\"", "kind=\"dens\"", "dens");
+    let base = std::fs::read_to_string(tones.path("run.toml")).unwrap();
+    tones.write("run.toml", &base.replace("dev = [", "# dev = ["));
+    refused("seeds = [1, 2]", "seeds = [1, 3]", "something to measure on");
+    tones.write("run.toml", &base);
     let nothing = study(&tones, "report", "study.toml");
     assert!(!nothing.status.success() && stderr(&nothing).contains("no cell of this study is done"), "{}", stderr(&nothing));
 }

@@ -94,10 +94,31 @@ pub fn path_of(result: &Path) -> PathBuf {
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    file: File,
+    file: Locked,
     /// Bytes of whole lines.
     length: u64,
     written: Written,
+}
+
+/// A file that this process has for itself. It is given back by name: a child that another thread is just starting holds a copy of the file, and
+/// while it does, closing alone would not unlock it.
+#[derive(Debug)]
+struct Locked(File);
+
+impl Locked {
+    fn new(file: File) -> std::io::Result<Self> {
+        file.try_lock().map_err(|e| match e {
+            std::fs::TryLockError::WouldBlock => std::io::Error::new(ErrorKind::ResourceBusy, "another run is writing to it"),
+            std::fs::TryLockError::Error(e) => e,
+        })?;
+        Ok(Self(file))
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
 }
 
 impl Journal {
@@ -112,12 +133,9 @@ impl Journal {
             std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         }
         let file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(io)?;
-        file.try_lock().map_err(|e| match e {
-            std::fs::TryLockError::WouldBlock => io(std::io::Error::new(ErrorKind::ResourceBusy, "another run is writing to it")),
-            std::fs::TryLockError::Error(e) => io(e),
-        })?;
-        let (written, length) = lines(path, &file, run)?;
-        file.set_len(length).map_err(io)?;
+        let file = Locked::new(file).map_err(io)?;
+        let (written, length) = lines(path, &file.0, run)?;
+        file.0.set_len(length).map_err(io)?;
         Ok(Self { path: path.into(), file, length, written })
     }
 
@@ -142,9 +160,9 @@ impl Journal {
         text.push(b'\n');
         let line = self.written.lines + 1;
         self.written.admits(&utterance).map_err(|reason| Error::Manifest { path: self.path.clone(), line, reason })?;
-        if let Err(e) = self.file.write_all(&text) {
+        if let Err(e) = self.file.0.write_all(&text) {
             // The write's error is the one to report. If the cut fails as well, the next opening makes it.
-            let _ = self.file.set_len(self.length);
+            let _ = self.file.0.set_len(self.length);
             return Err(Error::io(&self.path, e));
         }
         self.length += text.len() as u64;
@@ -157,7 +175,7 @@ impl Journal {
     /// # Errors
     /// [`Error::Io`]
     pub fn finish(self) -> Result<Vec<Utterance>> {
-        self.file.sync_all().map_err(|e| Error::io(&self.path, e))?;
+        self.file.0.sync_all().map_err(|e| Error::io(&self.path, e))?;
         Ok(self.written.utterances)
     }
 }

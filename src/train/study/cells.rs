@@ -13,14 +13,17 @@ use crate::error::{Error, Result};
 use crate::eval::bench::{Bench, by_set};
 use crate::eval::bootstrap::Resampling;
 use crate::eval::corpora::{self, Corpus, Rules};
+use crate::eval::report::compare::Recorded;
 use crate::eval::report::environment;
 use crate::eval::report::result::{self, Model, Provenance, corpus_sha256};
+use crate::eval::score::Scored;
 use crate::eval::{Aligner, Scoring};
 use crate::model::asr::AsrModel;
 use crate::pipeline::transcriber::Transcriber;
 use crate::text::Normalizer;
 use crate::train::batch::log;
 use crate::train::config::RunConfig;
+use crate::train::evaluate::group;
 use crate::train::journal;
 
 /// By how much the active parameters of two kinds may differ.
@@ -56,13 +59,43 @@ impl Cell {
         let path = self.path();
         let outcome = Outcome::read(&path)?;
         match &outcome {
-            Some(outcome) if outcome.run != self.run => Err(other_run(path)),
+            Some(outcome) if !self.is(&outcome.run) => Err(other_run(path)),
             _ => Ok(outcome),
         }
     }
 
+    /// What it heard on the dev sets: names of sets as the run joins them, ids and speakers with the set they come from, in order of id.
+    ///
+    /// # Errors
+    /// Those of [`Recorded::open`].
+    pub fn utterances(&self) -> Result<Vec<Scored>> {
+        let named = |u: Scored| {
+            let of_set = |name: String| format!("{}/{name}", u.set);
+            Scored {
+                set: group(&self.run.data.dev_groups, &u.set),
+                id: of_set(u.id),
+                speaker: u.speaker.map(of_set),
+                recording: u.recording.map(of_set),
+                ..u
+            }
+        };
+        let recorded = Recorded::open(&self.result())?;
+        let mut heard: Vec<Scored> = recorded.utterances.iter().filter(|u| u.error.is_none()).map(|u| named(u.scored())).collect();
+        heard.sort_by(|a, b| (&a.set, &a.id).cmp(&(&b.set, &b.id)));
+        Ok(heard)
+    }
+
+    /// Whether `run` is its run, in whatever folder.
+    fn is(&self, run: &RunConfig) -> bool {
+        RunConfig { output: self.run.output.clone(), ..run.clone() } == self.run
+    }
+
     fn path(&self) -> PathBuf {
         self.run.output.join("cell.json")
+    }
+
+    fn result(&self) -> PathBuf {
+        self.run.output.join("dev.json")
     }
 }
 
@@ -82,7 +115,10 @@ pub fn cells(study: &StudyConfig) -> Result<Vec<Cell>> {
                 let place = toml::Value::String(folder.to_string_lossy().into_owned());
                 let own = [format!("name={name}"), format!("seed={seed}"), format!("output={place}")];
                 let changes: Vec<String> = size.set.iter().chain(&kind.set).chain(&own).cloned().collect();
-                let run = RunConfig::read(&study.base, &changes)?;
+                let run = study.run(&changes)?;
+                if run.data.dev.is_empty() {
+                    return Err(Error::config(study.base_path(), "data.dev: a study needs something to measure on"));
+                }
                 let model = AsrModel::new(&run.encoder, VOCABULARY, seed, &Device::flex())?;
                 let shapes = weights::shapes(&model);
                 let count = |of: &dyn Fn(&str) -> bool| {
@@ -100,7 +136,7 @@ pub fn cells(study: &StudyConfig) -> Result<Vec<Cell>> {
         let other = cells.iter().find(|c| c.size == first.size && working(c) > (1.0 + UNMATCHED) * working(first));
         if let Some(other) = other {
             let say = |cell: &Cell| format!("{} has {} active parameters without routers", cell.kind, cell.active - cell.routers);
-            return Err(Error::config(&study.base, format!("{}, {}: a study compares equal active sizes", say(first), say(other))));
+            return Err(Error::config(study.base_path(), format!("{}, {}: a study compares equal active sizes", say(first), say(other))));
         }
     }
     Ok(cells)
@@ -116,6 +152,7 @@ pub fn run(study: &StudyConfig, device: &Device) -> Result<()> {
         structure::make(made)?;
     }
     let cells = cells(study)?;
+    study.echo()?;
     for (i, cell) in cells.iter().enumerate() {
         let title = format!("cell {} of {}: {}, seed {}", i + 1, cells.len(), cell.run.name, cell.seed);
         if cell.outcome()?.is_some() {
@@ -123,7 +160,7 @@ pub fn run(study: &StudyConfig, device: &Device) -> Result<()> {
             continue;
         }
         let begun = cell.run.output.join("run.toml");
-        if begun.exists() && RunConfig::read(&begun, &[])? != cell.run {
+        if begun.exists() && !cell.is(&RunConfig::read(&begun, &[])?) {
             return Err(other_run(begun));
         }
         log(format_args!("{title}: {} parameters, {} active", cell.parameters, cell.active));
@@ -143,9 +180,6 @@ fn measure(study: &StudyConfig, cell: &Cell, device: &Device) -> Result<()> {
     let mut sets: Vec<(String, Corpus)> = Vec::new();
     for path in &cell.run.data.dev {
         sets.extend(by_set(corpora::open(corpora::detect(path, &rules)?, path, &rules)?));
-    }
-    if sets.is_empty() {
-        return Err(Error::config(&study.base, "data.dev: a study needs something to measure on"));
     }
     let precision = cell.run.control.precision.into();
     let transcriber = Transcriber::open(&cell.run.output.join("model"), device.clone(), precision)?;
@@ -173,11 +207,10 @@ fn measure(study: &StudyConfig, cell: &Cell, device: &Device) -> Result<()> {
         decoder: [("search".to_string(), "greedy".into())].into(),
         resampling: Resampling::default(),
     };
-    let bench =
-        Bench { transcriber: &transcriber, corpora: &sets, scoring: &scoring, provenance, output: cell.run.output.join("dev.json") };
-    let (result, utterances) = bench.run(|_| ())?;
+    let bench = Bench { transcriber: &transcriber, corpora: &sets, scoring: &scoring, provenance, output: cell.result() };
+    let (result, _) = bench.run(|_| ())?;
     let log_lines = journal::read(&cell.run.output.join("log.jsonl"))?;
-    Outcome::of(cell.run.clone(), &log_lines, &result, &utterances).write(&cell.path())?;
+    Outcome::of(cell.run.clone(), &log_lines, &result).write(&cell.path())?;
     log(format_args!("{}, seed {}: mean WER over sets {:.2} %", cell.run.name, cell.seed, 100.0 * result.mean.wer));
     Ok(())
 }

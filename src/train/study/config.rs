@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::structure::StructureConfig;
+use crate::checkpoint::safetensors_file::write_atomically;
 use crate::error::{Error, Result};
 use crate::text::Normalizer;
+use crate::train::config::RunConfig;
 
 /// A grid of training runs that differ in what is studied and in nothing else.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,21 +19,31 @@ pub struct StudyConfig {
     pub name: String,
     /// Folder of the study: a folder for every cell, and the report.
     pub output: PathBuf,
-    /// The training run (see [`crate::train::RunConfig`]) that all cells share; its `name`, `output` and `seed` are set for each.
-    pub base: PathBuf,
     /// A run for each of these. A seed decides initial weights, order of the data and augmentation, for every kind alike.
     pub seeds: Vec<u64>,
+    /// Normaliser of the error rates.
+    #[serde(default = "normalizer")]
+    pub normalizer: String,
+    /// The training run that all cells share; its `name`, `output` and `seed` are set for each.
+    pub base: Base,
     /// What is compared; the first is what the others are compared with.
     pub kinds: Vec<Variant>,
     /// Sizes to compare at; one, the base, if there are none.
     #[serde(default)]
     pub sizes: Vec<Variant>,
-    /// Normaliser of the word error rates.
-    #[serde(default = "normalizer")]
-    pub normalizer: String,
     /// Data of known structure, made before the first cell runs.
     #[serde(default)]
     pub structure: Option<StructureConfig>,
+}
+
+/// A training run (see [`RunConfig`]): a file of its own, or its keys in place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Base {
+    /// A TOML file.
+    File(PathBuf),
+    /// The keys.
+    Keys(toml::Table),
 }
 
 /// A named change of the base.
@@ -50,15 +62,53 @@ fn normalizer() -> String {
 }
 
 impl StudyConfig {
-    /// Reads a study. Relative paths in it are taken from the current folder.
+    /// Reads a study: a TOML file, or the folder of a study that has run, wherever it was moved. Relative paths in it are taken from the current
+    /// folder.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Config`]
     pub fn read(path: &Path) -> Result<Self> {
+        let folder = path.is_dir().then(|| path.to_path_buf());
+        let path = &folder.as_ref().map_or_else(|| path.to_path_buf(), |folder| echo_of(folder));
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
         let config: Self = toml::from_str(&text).map_err(|e| Error::config(path, e.to_string().trim().replace('\n', " ")))?;
         config.validate().map_err(|reason| Error::config(path, reason))?;
-        Ok(config)
+        Ok(Self { output: folder.unwrap_or(config.output), ..config })
+    }
+
+    /// The base with `changes`, as `omniscribe train --set` makes them.
+    ///
+    /// # Errors
+    /// Those of [`RunConfig::read`].
+    pub fn run(&self, changes: &[String]) -> Result<RunConfig> {
+        RunConfig::from_table(&self.base_path(), self.base_keys()?, changes)
+    }
+
+    /// What to call the base in a message.
+    pub fn base_path(&self) -> PathBuf {
+        match &self.base {
+            Base::File(path) => path.clone(),
+            Base::Keys(_) => PathBuf::from("base of the study"),
+        }
+    }
+
+    fn base_keys(&self) -> Result<toml::Table> {
+        match &self.base {
+            Base::File(path) => RunConfig::table(path),
+            Base::Keys(keys) => Ok(keys.clone()),
+        }
+    }
+
+    /// Writes the study into its folder, with the base in it, so that the folder alone is enough for a report.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and those of reading the base.
+    pub fn echo(&self) -> Result<()> {
+        let path = echo_of(&self.output);
+        let whole = Self { base: Base::Keys(self.base_keys()?), ..self.clone() };
+        let text = toml::to_string(&whole).map_err(|e| Error::config(&path, e.to_string()))?;
+        std::fs::create_dir_all(&self.output).map_err(|e| Error::io(&self.output, e))?;
+        write_atomically(&path, text.as_bytes())
     }
 
     fn validate(&self) -> std::result::Result<(), String> {
@@ -68,6 +118,10 @@ impl StudyConfig {
         };
         if self.seeds.is_empty() || self.kinds.is_empty() {
             return Err("seeds and kinds: at least one of each".into());
+        }
+        // TOML's integers have a sign.
+        if let Some(seed) = self.seeds.iter().find(|seed| i64::try_from(**seed).is_err()) {
+            return Err(format!("seeds: {seed} is above {}", i64::MAX));
         }
         distinct("seeds", self.seeds.iter().map(u64::to_string).collect())?;
         distinct("kinds", self.kinds.iter().map(|k| k.name.clone()).collect())?;
@@ -83,4 +137,8 @@ impl StudyConfig {
         }
         self.structure.as_ref().map_or(Ok(()), StructureConfig::validate)
     }
+}
+
+fn echo_of(folder: &Path) -> PathBuf {
+    folder.join("study.toml")
 }

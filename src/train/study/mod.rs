@@ -4,12 +4,12 @@
 
 mod cells;
 mod config;
-mod intervals;
+pub mod intervals;
 mod outcome;
 pub mod render;
 pub mod report;
 pub mod structure;
 
 pub use cells::{Cell, cells, run};
-pub use config::{StudyConfig, Variant};
+pub use config::{Base, StudyConfig, Variant};
 pub use outcome::Outcome;

@@ -1,16 +1,12 @@
-//! What a cell leaves: one file with numbers alone, no texts and no weights, enough for every report.
+//! What a cell leaves once it is done, beside its log and the result of its measurement.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::safetensors_file::write_atomically;
 use crate::error::{Error, Result};
-use crate::eval::bootstrap::{Groups, counts};
-use crate::eval::report::result::corpus_sha256;
-use crate::eval::report::{RunResult, Utterance};
-use crate::eval::score::Scored;
+use crate::eval::report::RunResult;
 use crate::train::config::RunConfig;
 use crate::train::journal::Line;
 
@@ -30,35 +26,11 @@ pub struct Outcome {
     pub training_speed: f64,
     /// Hours of audio per hour of features, encoder and greedy search on the dev sets.
     pub recognition_speed: f64,
-    /// Word errors on every dev set.
-    pub sets: BTreeMap<String, Counts>,
-}
-
-/// Word errors on a set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Counts {
-    /// SHA-256 of ids and references: cells with another one cannot be compared.
-    pub utterances_sha256: String,
-    /// `[errors, words]` of each group that varies independently: speakers, else recordings, else utterances.
-    pub groups: Vec<[usize; 2]>,
 }
 
 impl Outcome {
     /// From the log of a run and the measurement of its model.
-    pub fn of(run: RunConfig, log: &[Line], result: &RunResult, utterances: &[Utterance]) -> Self {
-        let mut sets: BTreeMap<String, Vec<Scored>> = BTreeMap::new();
-        for scored in utterances.iter().filter(|u| u.error.is_none()).map(Utterance::scored) {
-            sets.entry(scored.set.clone()).or_default().push(scored);
-        }
-        let counted = |mut utterances: Vec<Scored>| {
-            utterances.sort_by(|a, b| a.id.cmp(&b.id));
-            let groups = Groups::of(utterances.iter());
-            Counts {
-                utterances_sha256: corpus_sha256(utterances.iter().map(|u| (u.id.as_str(), u.reference.as_str()))),
-                groups: groups.sums(utterances.iter().map(|u| counts(&u.words))),
-            }
-        };
+    pub fn of(run: RunConfig, log: &[Line], result: &RunResult) -> Self {
         let loss = |l: &Line| if let Line::Train { audio_hours, loss, .. } = l { Some((*audio_hours, *loss)) } else { None };
         let wer = |l: &Line| if let Line::Dev { audio_hours, all, .. } = l { Some((*audio_hours, *all)) } else { None };
         let speed = |l: &Line| if let Line::Train { speed, .. } = l { Some(*speed) } else { None };
@@ -69,7 +41,6 @@ impl Outcome {
             wer_curve: log.iter().filter_map(wer).collect(),
             training_speed: median(log.iter().filter_map(speed).collect()),
             recognition_speed: result.speed.rtfx_compute,
-            sets: sets.into_iter().map(|(set, utterances)| (set, counted(utterances))).collect(),
         }
     }
 
