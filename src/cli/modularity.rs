@@ -169,6 +169,7 @@ fn picture(name: &str, reports: &[LayerModularity]) -> String {
     let curve = |legend: &str, of: &dyn Fn(&LayerModularity) -> f64| Curve {
         name: legend.into(),
         points: reports.iter().enumerate().map(|(i, r)| (i as f64 + 1.0, 100.0 * of(r))).collect(),
+        band: vec![],
     };
     let curves = [
         curve("experts", &|r| r.share),
