@@ -170,7 +170,7 @@ fn several_sets(report: &StudyReport) -> bool {
 }
 
 /// The sets, and their mean where there are several.
-fn over<'a, T>(measured: &'a Measured<T>, several: bool) -> impl Iterator<Item = (&'a str, &'a T)> {
+fn over<T>(measured: &Measured<T>, several: bool) -> impl Iterator<Item = (&str, &T)> {
     let sets = measured.sets.iter().map(|(set, value)| (set.as_str(), value));
     sets.chain(several.then_some(("mean of sets", &measured.mean)))
 }
