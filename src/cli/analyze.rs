@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+use crate::analyze::functions::inside;
 use crate::audio::vad::{self, VadOptions};
 use crate::audio::{self, Limits};
 use crate::checkpoint::Opened;
@@ -89,7 +90,7 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
         let classes: Vec<_> = heard.tokens.iter().map(class).collect();
         let spoken = vad::speech(&clip.samples, &VadOptions::default())?;
         let middle = |step: usize| step * transcriber.step_samples() + transcriber.step_samples() / 2;
-        let speech: Vec<bool> = (0..heard.tokens.len()).map(|step| spoken.iter().any(|range| range.contains(&middle(step)))).collect();
+        let speech: Vec<bool> = (0..heard.tokens.len()).map(|step| inside(&spoken, middle(step))).collect();
         study.add(&Observed {
             name: &clip.name,
             seconds: SampleRate::HZ_16000.seconds(clip.samples.len()),
@@ -107,8 +108,9 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
     let every = clips.len().div_ceil(arguments.trials.max(1));
     let trials: Vec<&Clip> = if arguments.trials == 0 { vec![] } else { clips.iter().step_by(every).collect() };
     if !trials.is_empty() {
-        report.under_noise = SNR_DB.iter().map(|&snr_db| under_noise(&transcriber, &trials, snr_db)).collect();
-        report.exchanged = exchanged(&transcriber, arguments, &trials)?;
+        let clean: Vec<Heard> = trials.iter().map(|clip| hear(&transcriber, &clip.samples)).collect();
+        report.under_noise = SNR_DB.iter().map(|&snr_db| under_noise(&transcriber, &trials, &clean, snr_db)).collect();
+        report.exchanged = exchanged(arguments, &trials, &clean)?;
     }
     std::fs::create_dir_all(&arguments.output).map_err(|e| Error::io(&arguments.output, e))?;
     let name = arguments.model.file_name().unwrap_or(arguments.model.as_os_str()).to_string_lossy();
@@ -159,14 +161,14 @@ fn hear(transcriber: &Transcriber, samples: &[f32]) -> Heard {
     heard
 }
 
-fn under_noise(transcriber: &Transcriber, clips: &[&Clip], snr_db: f64) -> UnderNoise {
+fn under_noise(transcriber: &Transcriber, clips: &[&Clip], clean: &[Heard], snr_db: f64) -> UnderNoise {
     let (mut kept, mut all) = (Vec::new(), 0);
-    for (i, clip) in clips.iter().enumerate() {
+    for (i, (clip, clean)) in clips.iter().zip(clean).enumerate() {
         let mut rng = SplitMix::stream(0, i as u64);
         let power = clip.samples.iter().map(|s| s * s).sum::<f32>() / clip.samples.len().max(1) as f32;
         let level = (power / 10f32.powf(snr_db as f32 / 10.0)).sqrt();
         let noisy: Vec<f32> = clip.samples.iter().map(|s| s + level * rng.next_normal()).collect();
-        let (clean, noisy) = (hear(transcriber, &clip.samples), hear(transcriber, &noisy));
+        let noisy = hear(transcriber, &noisy);
         kept.resize(clean.choices.len().max(kept.len()), 0);
         for (kept, (a, b)) in kept.iter_mut().zip(clean.choices.iter().zip(&noisy.choices)) {
             *kept += a.iter().zip(b).filter(|(a, b)| a == b).count();
@@ -177,17 +179,18 @@ fn under_noise(transcriber: &Transcriber, clips: &[&Clip], snr_db: f64) -> Under
 }
 
 /// The errors of the model with experts exchanged; none where there is no choice of one expert of several.
-fn exchanged(transcriber: &Transcriber, arguments: &RoutingArguments, clips: &[&Clip]) -> Result<Option<Exchanged>> {
-    let Opened::Spectral(directory) = Opened::open(&arguments.model)? else { return Ok(None) };
+fn exchanged(arguments: &RoutingArguments, clips: &[&Clip], clean: &[Heard]) -> Result<Option<Exchanged>> {
+    let opened = Opened::open(&arguments.model)?;
+    let Opened::Spectral(directory) = &opened else { return Ok(None) };
     let groups = directory.config.encoder.feed_forward.groups().map(ExpertGroups::by_layer).unwrap_or_default();
     let layers: Vec<usize> = (0..groups.len()).filter(|&layer| groups[layer].1 > 1).collect();
     if layers.is_empty() {
         return Ok(None);
     }
     let against_texts = clips.iter().all(|clip| clip.text.is_some());
-    let texts = |model: &Transcriber| clips.iter().map(|clip| Normalizer::Whisper.normalize(&hear(model, &clip.samples).text)).collect();
-    let plain: Vec<String> = texts(transcriber);
-    let given = || clips.iter().map(|clip| Normalizer::Whisper.normalize(clip.text.as_deref().unwrap_or_default())).collect();
+    let normal = |text: &str| Normalizer::Whisper.normalize(text);
+    let plain: Vec<String> = clean.iter().map(|heard| normal(&heard.text)).collect();
+    let given = || clips.iter().map(|clip| normal(clip.text.as_deref().unwrap_or_default())).collect();
     let references: Vec<String> = if against_texts { given() } else { plain.clone() };
     let errors = |texts: Vec<String>| {
         let mut sum = WordErrors::default();
@@ -197,8 +200,8 @@ fn exchanged(transcriber: &Transcriber, arguments: &RoutingArguments, clips: &[&
     let with = |layer: Option<usize>| {
         let device = device::open(arguments.device)?;
         let model = AnyModel::Spectral(directory.model(&device)?.with_exchanged_experts(layer));
-        let opened = Opened::open(&arguments.model)?;
-        Ok(errors(texts(&Transcriber::with_model(&arguments.model, &opened, model, device, Precision::F32)?)))
+        let changed = Transcriber::with_model(&arguments.model, &opened, model, device, Precision::F32)?;
+        Ok(errors(clips.iter().map(|clip| normal(&hear(&changed, &clip.samples).text)).collect()))
     };
     let one_layer = layers.iter().map(|&layer| with(Some(layer))).collect::<Result<_>>()?;
     Ok(Some(Exchanged { against_texts, unchanged: errors(plain), all_layers: with(None)?, one_layer }))

@@ -19,7 +19,7 @@ use crate::eval::bootstrap::Resampling;
 use crate::eval::calibration::{Confidence, Judged};
 use crate::eval::corpora::{Corpus, CorpusKind, Rules, detect, open};
 use crate::eval::report::compare::{Purpose, Recorded, Table};
-use crate::eval::report::result::{self, Model, Provenance, corpus_sha256};
+use crate::eval::report::result::{self, Model, Provenance};
 use crate::eval::report::sclite::{self, Side};
 use crate::eval::report::{RunResult, Utterance, environment, html, markdown};
 use crate::eval::score::EmptyReferences;
@@ -200,13 +200,7 @@ fn calibrate(
 
 /// What a result says about where it comes from, but for the decoder.
 fn provenance(arguments: &Arguments, model: Model, corpora: &[(String, Corpus)], scoring: &Scoring) -> Provenance {
-    let hash = |corpus: &Corpus| corpus_sha256(corpus.utterances.iter().map(|u| (u.id.as_str(), u.reference.as_str())));
-    let corpora = corpora.iter().map(|(set, corpus)| result::Corpus {
-        set: set.clone(),
-        layout: corpus.name.clone(),
-        rules: corpus.rules.clone(),
-        sha256: hash(corpus),
-    });
+    let corpora = corpora.iter().map(|(set, corpus)| result::Corpus::of(set, corpus));
     Provenance {
         program: concat!("omniscribe ", env!("CARGO_PKG_VERSION")).into(),
         commit: option_env!("OMNISCRIBE_COMMIT").map(String::from),

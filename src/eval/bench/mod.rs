@@ -14,7 +14,7 @@ use crate::eval::corpora::{Corpus, Problem, Utterance};
 use crate::eval::glm::Side;
 use crate::eval::report::environment::peak_memory_bytes;
 use crate::eval::report::journal::{Failure, Journal, Utterance as Line};
-use crate::eval::report::result::{Measured, Provenance, RunResult, Shares, Speed, rtfx};
+use crate::eval::report::result::{self, Measured, Provenance, RunResult, Shares, Speed, corpus_sha256, rtfx};
 use crate::eval::score::{Scoring, TextScore};
 use crate::pipeline::region::Stretch;
 use crate::pipeline::transcriber::Transcriber;
@@ -244,6 +244,18 @@ fn line(run: &str, set: &str, u: &Utterance, seconds: f64, texts: Texts, error: 
         characters,
         judged: Vec::new(),
         error,
+    }
+}
+
+impl result::Corpus {
+    /// What a result says of the utterances of `set`.
+    pub fn of(set: &str, corpus: &Corpus) -> Self {
+        Self {
+            set: set.to_string(),
+            layout: corpus.name.clone(),
+            rules: corpus.rules.clone(),
+            sha256: corpus_sha256(corpus.utterances.iter().map(|u| (u.id.as_str(), u.reference.as_str()))),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::eval::bootstrap::Resampling;
 use crate::eval::corpora::{self, Corpus, Rules};
 use crate::eval::report::compare::Recorded;
 use crate::eval::report::environment;
-use crate::eval::report::result::{self, Model, Provenance, corpus_sha256};
+use crate::eval::report::result::{self, Model, Provenance};
 use crate::eval::score::Scored;
 use crate::eval::{Aligner, Scoring};
 use crate::model::asr::AsrModel;
@@ -186,12 +186,7 @@ fn measure(study: &StudyConfig, cell: &Cell, device: &Device) -> Result<()> {
     let (all, active) = transcriber.parameters();
     let normalizer = Normalizer::from_id(&study.normalizer).unwrap_or(Normalizer::Whisper);
     let scoring = Scoring::new(normalizer, Aligner::default(), None)?;
-    let corpora = sets.iter().map(|(set, corpus)| result::Corpus {
-        set: set.clone(),
-        layout: corpus.name.clone(),
-        rules: corpus.rules.clone(),
-        sha256: corpus_sha256(corpus.utterances.iter().map(|u| (u.id.as_str(), u.reference.as_str()))),
-    });
+    let corpora = sets.iter().map(|(set, corpus)| result::Corpus::of(set, corpus));
     let provenance = Provenance {
         program: concat!("omniscribe ", env!("CARGO_PKG_VERSION")).into(),
         commit: option_env!("OMNISCRIBE_COMMIT").map(String::from),

@@ -10,8 +10,7 @@
 //! routers are free to divide by key in one layer and by tone in another.
 
 use std::f32::consts::TAU;
-use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -127,14 +126,7 @@ pub fn make(config: &StructureConfig) -> Result<()> {
 }
 
 fn line(file: &str, seconds: f64, text: &str) -> String {
-    let mut line = String::new();
-    // Writing to a String cannot fail.
-    let _ = writeln!(
-        line,
-        "{}",
-        serde_json::json!({ "audio_filepath": Path::new(file), "duration": seconds, "text": text, "set": "structure" })
-    );
-    line
+    format!("{}\n", serde_json::json!({ "audio_filepath": file, "duration": seconds, "text": text, "set": "structure" }))
 }
 
 /// Words of two to four letters, and the key of each.
