@@ -10,7 +10,7 @@ use crate::checkpoint::manifest::{Manifest, licence_of};
 use crate::checkpoint::safetensors_file::write_atomically;
 use crate::cli::bench::open_sets;
 use crate::cli::device::{self, DeviceChoice};
-use crate::cli::model::StorageChoice;
+use crate::cli::model::{StorageChoice, companions};
 use crate::compress::fidelity::{Fidelity, compare, hear};
 use crate::compress::{Method, Plan, Report, ResidualKind, compress};
 use crate::error::Error;
@@ -92,6 +92,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let model = ModelDirectory::open(&path)?;
     let report = compress(&model, &plan, &arguments.output)?;
+    companions::carry(&path, &arguments.output)?;
     let made = format!("{} with experts compressed: {:?}, {:?}, keep {}", model.config.name, plan.method, plan.residual, plan.keep);
     Manifest::write(&arguments.output, made, licence_of(&path))?;
     print!("{}", describe(&report));

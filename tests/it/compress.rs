@@ -339,6 +339,10 @@ fn the_program_compresses_the_shipped_model() {
     assert_eq!(out.matches("4 experts").count(), 8, "{out}");
     let (code, out, _) = ran(&["model", "verify", small]);
     assert!(code == Some(0) && out.contains("all finite"), "{out}");
+    for companion in ["language.lm", "decoding.json", "calibration.json"] {
+        let bytes = |folder: &Path| std::fs::read(folder.join(companion)).unwrap();
+        assert!(bytes(&root.join("models/base")) == bytes(Path::new(small)), "{companion}");
+    }
     let (_, whole, _) = ran(&["transcribe", "assets/river.wav", "--decoder", "greedy", "-m", "models/base"]);
     let (_, same, _) = ran(&["transcribe", "assets/river.wav", "--decoder", "greedy", "-m", small]);
     assert_eq!(whole, same);

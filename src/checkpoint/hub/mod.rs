@@ -18,7 +18,7 @@ use transfer::{Client, Hash};
 const ENDPOINT: &str = "https://huggingface.co";
 
 /// What is fetched beside the weights, where it is there.
-const SMALL_FILES: [&str; 11] = [
+const SMALL_FILES: [&str; 12] = [
     "config.json",
     "preprocessor_config.json",
     "processor_config.json",
@@ -27,6 +27,7 @@ const SMALL_FILES: [&str; 11] = [
     "special_tokens_map.json",
     "vocab.json",
     "decoding.json",
+    "calibration.json",
     "manifest.json",
     "README.md",
     "LICENSE",
@@ -194,7 +195,9 @@ fn choose(listed: &[Listed]) -> std::result::Result<Vec<Listed>, String> {
     } else {
         return Err("the repository has no weights that this build reads (safetensors, .nemo, torch archives)".into());
     };
-    Ok(listed.iter().filter(|f| SMALL_FILES.contains(&f.name.as_str()) || weights(&f.name)).cloned().collect())
+    // The language model that `decoding.json` names lies beside it.
+    let language = |name: &str| has("decoding.json") && name.ends_with(".lm");
+    Ok(listed.iter().filter(|f| SMALL_FILES.contains(&f.name.as_str()) || weights(&f.name) || language(&f.name)).cloned().collect())
 }
 
 fn licence(info: &Value) -> Option<String> {
@@ -239,6 +242,9 @@ mod tests {
         assert_eq!(names(&shards).unwrap(), shards[..3]);
         assert_eq!(names(&["a.nemo", "train.py"]).unwrap(), ["a.nemo"]);
         assert!(names(&["train.py", "config.json"]).is_err());
+        let ours = ["config.json", "decoding.json", "calibration.json", "language.lm", "model.safetensors"];
+        assert_eq!(names(&ours).unwrap(), ours);
+        assert_eq!(names(&["language.lm", "model.safetensors"]).unwrap(), ["model.safetensors"]);
     }
 
     #[test]

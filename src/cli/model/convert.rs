@@ -12,7 +12,7 @@ use crate::checkpoint::upcycle::Upcycle;
 use crate::checkpoint::weights::shapes;
 use crate::checkpoint::{ModelDirectory, Opened};
 use crate::cli::device::{self, DeviceChoice};
-use crate::cli::model::note_licence;
+use crate::cli::model::{companions, note_licence};
 use crate::model::asr::AsrModel;
 use crate::model::config::RouterKind;
 use crate::pipeline::transcriber::find_model;
@@ -92,6 +92,7 @@ pub fn run(arguments: &Convert) -> anyhow::Result<ExitCode> {
     note_licence(&path);
     let opened = Opened::open(&path)?;
     conversion::convert(&opened, &arguments.output, arguments.storage.into())?;
+    companions::carry(&path, &arguments.output)?;
     Manifest::write(&arguments.output, format!("converted from {}", opened.name()), licence_of(&path))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -112,6 +113,7 @@ pub fn upcycle(arguments: &UpcycleArguments) -> anyhow::Result<ExitCode> {
     let source = plan.source(&dense);
     conversion::check(&parameters, &source, dense.weights.file.path())?;
     conversion::write(&arguments.output, &config, &dense.tokenizer, parameters, &source, arguments.storage.into())?;
+    companions::carry(&path, &arguments.output)?;
     let made = format!("upcycled from {}: {} experts, {:?} router", dense.config.name, plan.experts, plan.router);
     Manifest::write(&arguments.output, made, licence_of(&path))?;
     Ok(ExitCode::SUCCESS)

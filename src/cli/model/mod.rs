@@ -1,5 +1,6 @@
 //! `omniscribe model`: models as files.
 
+pub mod companions;
 mod convert;
 mod inspect;
 mod pull;
