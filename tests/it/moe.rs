@@ -570,6 +570,7 @@ mod toy {
                 up_bias: param(&up_bias, [2, 2]),
                 down: param(&down, [2, 2, 2]),
                 down_bias: param(&down_bias, [2, 2]),
+                languages: None,
             };
             let routing = router.route(run.out.clone(), &Lengths::full(1, 3), &pass());
             run.out = run.out.clone() + experts.forward(run.out, &routing, Activation::Relu, &pass());
@@ -614,6 +615,7 @@ fn random_experts(rng: &mut SplitMix, experts: usize, d_model: usize, d_ff: usiz
         up_bias: param(&random(rng, experts * d_ff, 0.3), [experts, d_ff]),
         down: param(&random(rng, experts * d_ff * d_model, 0.4), [experts, d_ff, d_model]),
         down_bias: param(&random(rng, experts * d_model, 0.3), [experts, d_model]),
+        languages: None,
     }
 }
 
@@ -867,6 +869,7 @@ fn sigma_figures_of_the_toy() {
         up_bias: param(&[0.0; 3], [3, 1]),
         down: param(&[1.0, 2.0, 0.5, -1.0, 2.0, 0.0], [3, 1, 2]),
         down_bias: param(&[0.0; 6], [3, 2]),
+        languages: None,
     };
     let router = router(&[1.0, 0.0, 1.0, 0.0, 1.0, 1.0], 2, 3, None).with_gate(Gate::Sigmoid { top_k: 2, dropout: 0.0 });
     let x = tensor(&[0.5, -1.0], [1, 2]);
