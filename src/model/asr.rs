@@ -44,6 +44,11 @@ pub struct AsrOutput {
     pub languages: Option<Tensor<2>>,
 }
 
+/// Whether the parameter `name` is one that languages add.
+pub fn is_of_languages(name: &str) -> bool {
+    name.contains(".languages.") || name.starts_with("identification.")
+}
+
 impl AsrModel {
     /// A model with fresh weights on `device`; equal seeds give equal weights.
     ///

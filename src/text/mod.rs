@@ -5,6 +5,7 @@ pub mod alignable;
 pub mod case;
 mod characters;
 pub mod inverse;
+pub mod letters;
 pub mod normalizer;
 mod sentencepiece;
 pub mod target;
@@ -12,6 +13,7 @@ pub mod tokenizer;
 mod vocabulary;
 
 pub use normalizer::Normalizer;
+pub use letters::TextForm;
 pub use target::target;
 pub use tokenizer::Tokenizer;
 pub use vocabulary::VocabularyRoles;

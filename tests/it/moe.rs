@@ -182,6 +182,7 @@ impl<'a> Case<'a> {
             up_bias: bias("b1", d_ff),
             down: param(&swap_last(w2), [experts, d_ff, d_model]),
             down_bias: bias("b2", d_model),
+            languages: None,
         }
     }
 
@@ -733,6 +734,7 @@ fn experts_may_be_renumbered_with_the_columns_of_the_router() {
                 up_bias: blocks(&setting.experts.up_bias, order),
                 down: blocks(&setting.experts.down, order),
                 down_bias: blocks(&setting.experts.down_bias, order),
+                languages: None,
             },
             ..Setting::new(seed as u64)
         };
@@ -762,6 +764,7 @@ fn one_expert_is_a_dense_feed_forward_to_the_bit() {
             up_bias: flat(&experts.up_bias, 18),
             down: param(&values(&experts.down.val()), [18, D_MODEL]),
             down_bias: flat(&experts.down_bias, D_MODEL),
+            languages: None,
         };
         let golden = dense.forward(x.reshape([3, 8, D_MODEL]), Activation::Gelu, &pass());
         assert_eq!(values(&y), values(&golden), "seed {seed}");

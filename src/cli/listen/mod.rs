@@ -13,6 +13,7 @@ use clap::Args;
 use crate::audio::{Header, RawFormat, RawShape, Recording};
 use crate::cli::decoding::DecodingArguments;
 use crate::cli::device::{self, DeviceChoice};
+use crate::cli::language::LanguageArgument;
 use crate::cli::listen::input::{Input, Read};
 use crate::cli::listen::view::{Status, View};
 use crate::cli::precision::Dtype;
@@ -83,6 +84,8 @@ pub struct Arguments {
     #[arg(long, default_value_t = 1)]
     threads: usize,
     #[command(flatten)]
+    language: LanguageArgument,
+    #[command(flatten)]
     decoding: DecodingArguments,
     /// Say what is used, and at the end how fast and how steady it was
     #[arg(short, long)]
@@ -115,13 +118,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         return view::print(&input::list_devices()?).map(|()| ExitCode::SUCCESS);
     }
     arguments.endpointing().validate()?;
+    if arguments.language.name() == Some("auto") {
+        let reason = "auto: a stream is heard before its language is known: name it, or leave it out for the module that all share";
+        return Err(Error::config("--language", reason).into());
+    }
     let start = Instant::now();
     let stop = stop_on_ctrl_c();
     let mut input = arguments.input()?;
     rayon::ThreadPoolBuilder::new().num_threads(arguments.threads.max(1)).build_global()?;
     let folder = find_model(arguments.model.as_deref())?;
     let decoding = arguments.decoding.decoding(&folder)?;
-    let transcriber = Transcriber::open(&folder, device::open(arguments.device)?, arguments.dtype.precision())?.with_decoding(&decoding)?;
+    let transcriber = Transcriber::open(&folder, device::open(arguments.device)?, arguments.dtype.precision())?;
+    let transcriber = arguments.language.apply(transcriber)?.with_decoding(&decoding)?;
     if arguments.verbose {
         let (model, loaded) = (folder.display(), start.elapsed().as_millis());
         eprintln!("{}, model {model}, decoder {}, loaded in {loaded} ms", input.describe(), decoding.describe());
