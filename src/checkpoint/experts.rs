@@ -6,6 +6,7 @@ use crate::checkpoint::ModelDirectory;
 use crate::checkpoint::arrange;
 use crate::checkpoint::convert::check;
 use crate::checkpoint::factored::{self, ExpertSizes};
+use crate::checkpoint::languages::WITHOUT_LANGUAGES;
 use crate::checkpoint::own::Own;
 use crate::checkpoint::storage::{SCALES, rescale};
 use crate::checkpoint::tensor_file::{Dtype, TensorFile, View};
@@ -38,7 +39,7 @@ impl ExpertFile {
             FeedForwardConfig::Experts { .. } | FeedForwardConfig::Adaptive { .. } | FeedForwardConfig::Sigma { .. } => {}
         }
         if model.config.encoder.languages.is_some() {
-            return refuse("modules for languages change the experts: `omniscribe model convert --language shared` makes them part of the weights");
+            return refuse(WITHOUT_LANGUAGES);
         }
         if model.weights.layout.is_some() {
             return refuse("the weights are not in our layout: `omniscribe model convert` writes them so");

@@ -10,6 +10,23 @@ use crate::checkpoint::weights::collect;
 use crate::error::{Error, Result};
 use crate::model::config::{EncoderConfig, SHARED};
 
+/// What to do where modules cannot be.
+pub const WITHOUT_LANGUAGES: &str =
+    "the model has modules for languages: `omniscribe model convert --language shared` puts one into the weights";
+
+impl ModelDirectory {
+    /// Refuses a model with modules.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that says who cannot use it.
+    pub fn without_languages(&self, who: &str) -> Result<()> {
+        match self.config.encoder.languages {
+            None => Ok(()),
+            Some(_) => Err(Error::config(&self.path, format!("{who}: {WITHOUT_LANGUAGES}"))),
+        }
+    }
+}
+
 /// Writes the model that `name` (a module, or `shared`) makes of `model`: its changes become part of the weights, so that it has no modules, the same
 /// output as a pass with that module (exactly so in f32), and the size of one that never had any.
 ///
@@ -23,7 +40,6 @@ pub fn export(model: &ModelDirectory, name: &str, folder: &Path, storage: Storag
         return Err(refuse(format!("there are {SHARED} and modules for {}", languages.modules.join(", "))));
     }
     let folded = model.model(&Device::flex())?.folded(slot);
-    let config =
-        ModelConfig { encoder: EncoderConfig { languages: None, ..model.config.encoder.clone() }, ..model.config.clone() };
+    let config = ModelConfig { encoder: EncoderConfig { languages: None, ..model.config.encoder.clone() }, ..model.config.clone() };
     ModelDirectory::save(folder, &config, &model.tokenizer, &collect(&folded), storage)
 }

@@ -160,9 +160,7 @@ fn recognise(arguments: &Arguments, corpora: &[(String, Corpus)], scoring: &Scor
         Some(MANIFEST) => transcriber.with_given_modules()?,
         _ => arguments.language.apply(transcriber)?,
     };
-    let transcriber = transcriber
-        .with_decoding(&decoding)?
-        .with_batch_memory(arguments.batch_memory << 20);
+    let transcriber = transcriber.with_decoding(&decoding)?.with_batch_memory(arguments.batch_memory << 20);
     let transcriber = match arguments.chunk_ms {
         Some(chunk_ms) => transcriber.with_stream_context(chunk_ms)?,
         None => transcriber,

@@ -12,8 +12,8 @@ pub mod target;
 pub mod tokenizer;
 mod vocabulary;
 
-pub use normalizer::Normalizer;
 pub use letters::TextForm;
+pub use normalizer::Normalizer;
 pub use target::target;
 pub use tokenizer::Tokenizer;
 pub use vocabulary::VocabularyRoles;

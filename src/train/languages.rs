@@ -129,7 +129,8 @@ mod tests {
         assert_eq!(one(&p, &p), 0.0);
         let padded = |pad: f32| [p, [pad; 3]].concat();
         let lengths = Lengths::new(vec![1], 2);
-        let with_padding = scalar(divergence(logits(&padded(f32::NAN), [1, 2, 3]), logits(&[q, [7.0, 0.0, 1.0]].concat(), [1, 2, 3]), &lengths));
+        let with_padding =
+            scalar(divergence(logits(&padded(f32::NAN), [1, 2, 3]), logits(&[q, [7.0, 0.0, 1.0]].concat(), [1, 2, 3]), &lengths));
         assert!((with_padding - golden).abs() < ROUNDING, "{with_padding}");
         // A probability that underflows.
         assert!(one(&[0.0, -200.0, 0.0], &[0.0, 0.0, -200.0]).is_finite());

@@ -121,4 +121,3 @@ fn decode_progress(p: crate::dataset::Progress) {
         log(format_args!("decoding audio: {} of {}, {} failed, {:.2} h", p.done, p.total, p.failed, p.seconds / 3600.0));
     }
 }
-

@@ -412,7 +412,9 @@ fn models_are_exported_with_all_modules_or_with_one_in_the_weights() {
         let exported = exported.model(&Device::flex()).expect("loads");
         assert_eq!(logits(&exported, &f32_pass(None)), logits(&model, &f32_pass(slot)), "{name}");
     }
-    for (model, name, says) in [("model", "pl", "there are shared and modules for de, fr, it"), ("shared", "de", "this model has no modules")] {
+    for (model, name, says) in
+        [("model", "pl", "there are shared and modules for de, fr, it"), ("shared", "de", "this model has no modules")]
+    {
         let error = languages::export(&ModelDirectory::open(&place(model)).expect("opens"), name, &place("none"), Storage::F32);
         let error = error.expect_err(says);
         assert!(matches!(&error, Error::Config { .. }) && error.to_string().contains(says), "{error}");
@@ -519,7 +521,8 @@ fn a_manifest_says_whose_an_utterance_is() {
         let audio = asset(file);
         json!({"audio_filepath": audio, "duration": 5.0, "text": "one two", "lang": lang}).to_string() + "\n"
     };
-    std::fs::write(place("set.jsonl"), line("digits.wav", "fr") + &line("river.wav", "de") + &line("command.flac", "pl")).expect("manifest");
+    std::fs::write(place("set.jsonl"), line("digits.wav", "fr") + &line("river.wav", "de") + &line("command.flac", "pl"))
+        .expect("manifest");
     let bench = |model: &str, language: Option<&str>, out: &str| {
         let mut command = program();
         command.args(["bench", "-q", "--decoder", "greedy", "--dtype", "f32", "--model"]).arg(place(model));
@@ -527,7 +530,7 @@ fn a_manifest_says_whose_an_utterance_is() {
         ran(&mut command)
     };
     let texts = |out: &str| {
-        let journal = std::fs::read_to_string(place(out).with_extension("jsonl")).expect("journal");
+        let journal = std::fs::read_to_string(place(out).with_extension("utterances.jsonl")).expect("journal");
         let mut lines: Vec<(String, String)> = journal
             .lines()
             .map(|l| serde_json::from_str::<Value>(l).expect("JSON"))
@@ -554,10 +557,32 @@ fn a_manifest_says_whose_an_utterance_is() {
     assert!(refused.err.contains("--language: manifest: random has no modules"), "{}", refused.err);
 }
 
+#[test]
+fn what_cannot_have_modules_says_how_to_go_without() {
+    let folder = with_model();
+    let place = |name: &str| folder.path().join(name);
+    let model = ModelDirectory::open(&place("model")).expect("opens");
+    let (_, _, dense) = pairs().remove(0);
+    random_model(&place("dense"), &dense, 3, |_| ());
+    let refused: [&[&str]; 3] = [
+        &["compress", "model", "--keep", "0.5", "-o", "out"],
+        &["transcribe", "--expert-memory", "1MiB", "--model", "model", "digits.wav"],
+        &["model", "upcycle", "dense", "out", "--experts", "2"],
+    ];
+    for arguments in refused {
+        let ran = ran(program().args(arguments).current_dir(folder.path()));
+        assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""), "{arguments:?}");
+        assert!(ran.err.contains("`omniscribe model convert --language shared` puts one into the weights"), "{}", ran.err);
+    }
+    languages::export(&model, "shared", &place("shared"), Storage::F32).expect("exports");
+    assert_eq!(ran(program().args(["compress", "shared", "--keep", "0.5", "-o", "out"]).current_dir(folder.path())).code, Some(0));
+}
+
 /// Four clips in two languages and one without.
 fn tones() -> Tones {
     let tones = Tones::new();
-    let of = |clip: &str, seconds: f64, text: &str, lang: &str| line(clip, seconds, text).replace("}\n", &format!(",\"lang\":\"{lang}\"}}\n"));
+    let of =
+        |clip: &str, seconds: f64, text: &str, lang: &str| line(clip, seconds, text).replace("}\n", &format!(",\"lang\":\"{lang}\"}}\n"));
     let text = std::fs::read_to_string(tones.path("train.jsonl")).expect("manifest");
     let langs = ["de", "fr", "de", "nl"];
     let lines: String = text
@@ -631,6 +656,11 @@ fn no_dead_knob_in_what_trains_modules() {
     }
     // The same clips, told apart by another field.
     let text = std::fs::read_to_string(tones.path("train.jsonl")).expect("manifest");
-    tones.write("train.jsonl", &text.replace("\"lang\":\"fr\"", "\"lang\":\"fr\",\"accent\":\"de\"").replace("\"lang\":\"nl\"", "\"lang\":\"nl\",\"accent\":\"fr\""));
+    tones.write(
+        "train.jsonl",
+        &text
+            .replace("\"lang\":\"fr\"", "\"lang\":\"fr\",\"accent\":\"de\"")
+            .replace("\"lang\":\"nl\"", "\"lang\":\"nl\",\"accent\":\"fr\""),
+    );
     assert!(before == shows(&[]) && before != shows(&["encoder.languages.field=accent"]), "encoder.languages.field");
 }

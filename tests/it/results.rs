@@ -286,15 +286,23 @@ fn languages(text: &mut String, name: &str, json: &Value) {
         text.push('\n');
     }
     let identified = &json["identification"];
-    writeln!(text, "| Language identified, % | {} | all clips | seconds for all |\n|---|{}", header.join(" | "), "---|".repeat(header.len() + 2))
-        .unwrap();
-    for (key, title) in [("head", "the head on the mean state (`--language auto`)"), ("most_confident_module", "the module with the most confident words")] {
+    writeln!(
+        text,
+        "| Language identified, % | {} | all clips | seconds for all |\n|---|{}",
+        header.join(" | "),
+        "---|".repeat(header.len() + 2)
+    )
+    .unwrap();
+    for (key, title) in
+        [("head", "the head on the mean state (`--language auto`)"), ("most_confident_module", "the module with the most confident words")]
+    {
         let by = &identified[key];
         let shares = names.iter().map(|l| &by["by_language"][l.as_str()]).chain([&by["mean"], &by["all"]]);
         let cells: Vec<String> = shares.map(|s| format!("{:.1}", 100.0 * s.as_f64().unwrap())).collect();
         writeln!(text, "| {title} | {} | {:.0} |", cells.join(" | "), by["seconds"].as_f64().unwrap()).unwrap();
     }
-    writeln!(text, "\nSaying English of every clip is right for {:.1} % of them.", 100.0 * identified["always_english"].as_f64().unwrap()).unwrap();
+    writeln!(text, "\nSaying English of every clip is right for {:.1} % of them.", 100.0 * identified["always_english"].as_f64().unwrap())
+        .unwrap();
 }
 
 /// Functional experts of every layer, and what is lost without them.

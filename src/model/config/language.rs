@@ -68,7 +68,10 @@ impl LanguageConfig {
         )?;
         for (i, name) in self.modules.iter().enumerate() {
             rule(!name.trim().is_empty(), format!("encoder.languages.modules[{i}]: an empty name"))?;
-            rule(!RESERVED.contains(&name.as_str()), format!("encoder.languages.modules[{i}] = {name:?}: this name has a meaning of its own"))?;
+            rule(
+                !RESERVED.contains(&name.as_str()),
+                format!("encoder.languages.modules[{i}] = {name:?}: this name has a meaning of its own"),
+            )?;
             rule(!self.modules[..i].contains(name), format!("encoder.languages.modules[{i}] = {name:?}: stands twice"))?;
         }
         let most = encoder.d_model.min(encoder.d_ff);

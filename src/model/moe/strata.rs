@@ -117,7 +117,8 @@ impl StrataLayer {
                 let routing = choose(x.clone().matmul(gates.clone().narrow(1, column, allowed)), &active);
                 let experts: Vec<Option<usize>> = routing.choices.iter().map(|c| c.map(|e| e + below)).collect();
                 let grouping = Arc::new(Grouping::new(&experts, load.len(), 1));
-                let y = expert_feed_forward(x.clone(), self.experts.synthesized(pass), grouping, adding.activation, pass) * routing.weights.clone();
+                let y = expert_feed_forward(x.clone(), self.experts.synthesized(pass), grouping, adding.activation, pass)
+                    * routing.weights.clone();
                 h = add_branch(h, y.reshape([batch, steps, d_model]), adding.step, adding.dropout, pass);
                 for (row, e) in experts.iter().enumerate().filter_map(|(row, e)| e.map(|e| (row, e))) {
                     paths[row].push(e);
