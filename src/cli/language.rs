@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::error::Result;
-use crate::model::config::SHARED;
+use crate::model::config::{LanguageField, SHARED};
 use crate::pipeline::transcriber::Transcriber;
 
 /// Which of a model's modules hears the recordings.
@@ -34,7 +34,9 @@ impl LanguageArgument {
                 if let Some(warning) = warning {
                     eprintln!("warning: {warning}");
                 }
-                Ok(transcriber.with_module(slot).with_language_name(Some(name.to_string())))
+                // The name of an accent or a domain is none of a language.
+                let is_language = transcriber.languages().is_none_or(|l| l.field == LanguageField::Lang);
+                Ok(transcriber.with_module(slot).with_language_name(is_language.then(|| name.to_string())))
             }
         }
     }

@@ -114,6 +114,17 @@ impl Transcriber {
         self
     }
 
+    /// Refuses to hear a stream by a module that is yet to be identified.
+    pub(super) fn knows_module(&self) -> Result<()> {
+        match self.hearing {
+            Hearing::One | Hearing::Given => Ok(()),
+            Hearing::Identified => {
+                let reason = "auto: a stream is heard before its language is known: name it, or leave it out for the module that all share";
+                Err(Error::config("--language", reason))
+            }
+        }
+    }
+
     /// The language of a recording, where it is known.
     pub(super) fn language_of<'a>(&self, tracks: impl IntoIterator<Item = &'a Listened>) -> Option<String> {
         let languages = self.languages().filter(|l| l.field == LanguageField::Lang);

@@ -118,10 +118,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         return view::print(&input::list_devices()?).map(|()| ExitCode::SUCCESS);
     }
     arguments.endpointing().validate()?;
-    if arguments.language.name() == Some("auto") {
-        let reason = "auto: a stream is heard before its language is known: name it, or leave it out for the module that all share";
-        return Err(Error::config("--language", reason).into());
-    }
     let start = Instant::now();
     let stop = stop_on_ctrl_c();
     let mut input = arguments.input()?;
