@@ -107,6 +107,7 @@ fn config(json: &serde_json::Value) -> EncoderConfig {
             _ => FeedForwardConfig::Experts { router: RouterKind::Omni, groups, router_bias: false, jitter: 0.0 },
         },
         intermediate: None,
+        languages: None,
     }
 }
 

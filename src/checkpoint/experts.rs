@@ -6,6 +6,7 @@ use crate::checkpoint::ModelDirectory;
 use crate::checkpoint::arrange;
 use crate::checkpoint::convert::check;
 use crate::checkpoint::factored::{self, ExpertSizes};
+use crate::checkpoint::languages::WITHOUT_LANGUAGES;
 use crate::checkpoint::own::Own;
 use crate::checkpoint::storage::{SCALES, rescale};
 use crate::checkpoint::tensor_file::{Dtype, TensorFile, View};
@@ -27,7 +28,7 @@ impl ExpertFile {
     /// The experts of `model`, checked once as a whole: later every one can be read.
     ///
     /// # Errors
-    /// [`Error::Config`] for a model without experts, with stratified ones, or in a layout that is not ours; [`Error::Checkpoint`]
+    /// [`Error::Config`] for a model without experts, with stratified ones, with languages, or in a layout that is not ours; [`Error::Checkpoint`]
     pub fn open(model: &ModelDirectory) -> Result<Self> {
         let refuse = |reason: &str| Err(Error::config(&model.path, format!("--expert-memory: {reason}")));
         match &model.config.encoder.feed_forward {
@@ -36,6 +37,9 @@ impl ExpertFile {
                 return refuse("a step asks for stratified experts one after the other: none are fetched ahead");
             }
             FeedForwardConfig::Experts { .. } | FeedForwardConfig::Adaptive { .. } | FeedForwardConfig::Sigma { .. } => {}
+        }
+        if model.config.encoder.languages.is_some() {
+            return refuse(WITHOUT_LANGUAGES);
         }
         if model.weights.layout.is_some() {
             return refuse("the weights are not in our layout: `omniscribe model convert` writes them so");

@@ -11,6 +11,7 @@ pub mod directory;
 pub mod experts;
 pub mod factored;
 pub mod hub;
+pub mod languages;
 pub mod layout;
 pub mod layouts;
 pub mod limits;

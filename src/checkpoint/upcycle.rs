@@ -13,6 +13,7 @@
 //! where asked for.
 
 use crate::checkpoint::directory::{ModelConfig, ModelDirectory};
+use crate::checkpoint::languages::WITHOUT_LANGUAGES;
 use crate::checkpoint::weights::{Fault, Source};
 use crate::error::{Error, Result};
 use crate::kernel::rng::SplitMix;
@@ -39,10 +40,13 @@ impl Upcycle {
     /// The configuration of the new model.
     ///
     /// # Errors
-    /// [`Error::Config`] if there are experts already, or a number is out of range.
+    /// [`Error::Config`] if there are experts already or modules for languages, or a number is out of range.
     pub fn config(&self, dense: &ModelConfig) -> Result<ModelConfig> {
         if dense.encoder.feed_forward != FeedForwardConfig::Dense {
             return Err(Error::config("upcycle", "the model has experts already"));
+        }
+        if dense.encoder.languages.is_some() {
+            return Err(Error::config("upcycle", WITHOUT_LANGUAGES));
         }
         if !(2..=1024).contains(&self.experts) {
             return Err(Error::config("upcycle", format!("experts = {}: must lie in 2..=1024", self.experts)));

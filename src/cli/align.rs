@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::checkpoint::safetensors_file::write_atomically;
 use crate::cli::device::{self, DeviceChoice};
+use crate::cli::language::LanguageArgument;
 use crate::cli::precision::Dtype;
 use crate::error::Error;
 use crate::pipeline::alignment::{Place, PlacedText, align_file};
@@ -39,6 +40,8 @@ pub struct Arguments {
     /// Precision of matrix products on the CPU
     #[arg(long, value_enum, default_value = "bf16")]
     dtype: Dtype,
+    #[command(flatten)]
+    language: LanguageArgument,
 }
 
 /// Longest text, bytes: some hundred hours of speech.
@@ -55,6 +58,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let text = read_text(&arguments.text)?;
     let folder = find_model(arguments.model.as_deref())?;
     let transcriber = Transcriber::open(&folder, device::open(arguments.device)?, arguments.dtype.precision())?;
+    let transcriber = arguments.language.apply(transcriber)?;
     let placed = align_file(&transcriber, &arguments.audio, &text)?;
     let mut bytes = Vec::new();
     if format == Format::Json {

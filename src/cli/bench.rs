@@ -12,6 +12,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::checkpoint::safetensors_file::write_atomically;
 use crate::cli::decoding::DecodingArguments;
 use crate::cli::device::{self, DeviceChoice};
+use crate::cli::language::LanguageArgument;
 use crate::cli::precision::Dtype;
 use crate::error::{Error, Result};
 use crate::eval::bench::{self, Bench, by_set};
@@ -96,11 +97,16 @@ pub struct Arguments {
     #[arg(long, alias = "chunk_ms", value_name = "MS")]
     chunk_ms: Option<u32>,
     #[command(flatten)]
+    language: LanguageArgument,
+    #[command(flatten)]
     decoding: DecodingArguments,
     /// No progress bar
     #[arg(short, long)]
     quiet: bool,
 }
+
+/// The language that asks for each utterance's own module, as the lines of a manifest say.
+const MANIFEST: &str = "manifest";
 
 /// What becomes of empty references.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -149,9 +155,12 @@ fn recognise(arguments: &Arguments, corpora: &[(String, Corpus)], scoring: &Scor
     }
     let folder = find_model(arguments.model.as_deref())?;
     let decoding = arguments.decoding.decoding(&folder)?;
-    let transcriber = Transcriber::open(&folder, device::open(arguments.device)?, arguments.dtype.precision())?
-        .with_decoding(&decoding)?
-        .with_batch_memory(arguments.batch_memory << 20);
+    let transcriber = Transcriber::open(&folder, device::open(arguments.device)?, arguments.dtype.precision())?;
+    let transcriber = match arguments.language.name() {
+        Some(MANIFEST) => transcriber.with_given_modules()?,
+        _ => arguments.language.apply(transcriber)?,
+    };
+    let transcriber = transcriber.with_decoding(&decoding)?.with_batch_memory(arguments.batch_memory << 20);
     let transcriber = match arguments.chunk_ms {
         Some(chunk_ms) => transcriber.with_stream_context(chunk_ms)?,
         None => transcriber,
@@ -166,6 +175,9 @@ fn recognise(arguments: &Arguments, corpora: &[(String, Corpus)], scoring: &Scor
     let mut decoder: BTreeMap<String, serde_json::Value> = [("search".to_string(), decoding.describe().into())].into();
     if let Some(chunk_ms) = arguments.chunk_ms {
         decoder.insert("chunk_ms".into(), chunk_ms.into());
+    }
+    if let Some(language) = arguments.language.name() {
+        decoder.insert("language".into(), language.into());
     }
     let provenance = Provenance { decoder, ..provenance(arguments, model, corpora, scoring) };
     let total: f64 = corpora.iter().flat_map(|(_, c)| &c.utterances).filter_map(|u| u.duration).sum();

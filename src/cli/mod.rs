@@ -8,6 +8,7 @@ mod decoding;
 mod describe;
 mod device;
 mod doctor;
+mod language;
 mod listen;
 mod lm;
 mod model;

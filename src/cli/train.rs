@@ -20,7 +20,8 @@ pub struct Arguments {
     /// Change one value of the run, e.g. `--set encoder.dropout=0.2`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
-    /// A model to start from: a folder, a .nemo file, or the name of a pulled repository; its encoder, tokenizer and front end are taken over
+    /// A model to start from: a folder, a .nemo file, or the name of a pulled repository; its encoder, tokenizer and front end are taken over;
+    /// languages may be added to one that has none
     #[arg(long, value_name = "MODEL")]
     init: Option<PathBuf>,
     /// Where to train
@@ -35,7 +36,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let init = find_model(Some(init))?;
         let encoder = ModelDirectory::open(&init)?.config.encoder;
         // How much is dropped is a matter of the run.
-        config.encoder = EncoderConfig { dropout: config.encoder.dropout, ..encoder };
+        let languages = encoder.languages.clone().or_else(|| config.encoder.languages.take());
+        config.encoder = EncoderConfig { dropout: config.encoder.dropout, languages, ..encoder };
+        config.validate()?;
         config.init = Some(init);
     }
     let outcome = train(&config, &device::open(arguments.device)?)?;

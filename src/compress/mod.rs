@@ -174,6 +174,8 @@ impl Plan {
 /// [`Error::Config`] for a plan that breaks a rule and for a model without experts; [`Error::Checkpoint`], [`Error::Io`]
 pub fn compress(model: &ModelDirectory, plan: &Plan, folder: &Path) -> Result<Report> {
     plan.validate()?;
+    // Its experts would come back with their hidden units in another order than that of the changes.
+    model.without_languages("compress")?;
     let opened = crate::checkpoint::Opened::open(&model.path)?;
     let parameters = crate::checkpoint::convert::parameters(&opened)?;
     let source = model.weights.source();

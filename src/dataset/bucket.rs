@@ -52,6 +52,8 @@ pub struct Item {
     pub min_steps: usize,
     /// Copies per epoch, on average.
     pub weight: f64,
+    /// A batch holds items of one group.
+    pub group: usize,
 }
 
 /// Fewest steps in which CTC can emit `tokens`: one each, and a blank between equal neighbours.
@@ -79,6 +81,8 @@ pub struct BatchPlan {
     pub batches: usize,
     /// Frames every row is padded to.
     pub frames: usize,
+    /// [`Item::group`] of all its utterances.
+    pub group: usize,
     /// Its utterances.
     pub rows: Vec<Row>,
 }
@@ -161,7 +165,8 @@ impl Planner {
 
     /// The batches of an epoch: the same for the same planner and number, whatever was planned before.
     ///
-    /// Rows are ordered by padded length (ties in random order) and cut into batches that fill the budget, then the batches are shuffled.
+    /// The rows of each group are ordered by padded length (ties in random order) and cut into batches that fill the budget, then all batches are
+    /// shuffled.
     pub fn epoch(&self, epoch: u64) -> Epoch {
         let mut report = EpochReport::default();
         let mut rows: Vec<Row> = Vec::new();
@@ -175,11 +180,14 @@ impl Planner {
         let mut rng = Rng::new(self.seed, &[Purpose::Order as u64, epoch]);
         rng.shuffle(&mut rows);
         let padded = |frames: usize| frames.next_multiple_of(self.config.pad_frames);
-        rows.sort_by_key(|row| padded(row.frames));
+        let group = |row: &Row| self.items[row.key.utterance].group;
+        rows.sort_by_key(|row| (group(row), padded(row.frames)));
         let mut cut: Vec<Vec<Row>> = Vec::new();
         for row in rows {
             let full = |batch: &Vec<Row>| {
-                batch.len() >= self.config.max_rows || (batch.len() + 1) * padded(row.frames) > self.config.frames_per_batch
+                batch.len() >= self.config.max_rows
+                    || (batch.len() + 1) * padded(row.frames) > self.config.frames_per_batch
+                    || group(&batch[0]) != group(&row)
             };
             match cut.last_mut() {
                 Some(batch) if !full(batch) => batch.push(row),
@@ -188,12 +196,15 @@ impl Planner {
         }
         if epoch >= self.config.curriculum_epochs {
             rng.shuffle(&mut cut);
+        } else {
+            // Within a group they are.
+            cut.sort_by_key(|batch| padded(batch[batch.len() - 1].frames));
         }
         let count = cut.len();
         let batches = cut.into_iter().enumerate().map(|(batch, rows)| {
             let frames = padded(rows.iter().map(|r| r.frames).max().unwrap_or(0));
             report.padded_frames += frames * rows.len();
-            BatchPlan { position: Position { epoch, batch }, batches: count, frames, rows }
+            BatchPlan { position: Position { epoch, batch }, batches: count, frames, group: group(&rows[0]), rows }
         });
         Epoch { batches: batches.collect(), report }
     }

@@ -1,4 +1,4 @@
-//! NeMo-style manifests: one JSON object per line, `{audio_filepath, duration, text[, offset, lang, speaker, set, kind]}`.
+//! NeMo-style manifests: one JSON object per line, `{audio_filepath, duration, text[, offset, lang, accent, speaker, set, kind]}`.
 
 use std::path::{Path, PathBuf};
 
@@ -28,6 +28,8 @@ pub struct Entry {
     pub text: String,
     /// Language code.
     pub lang: Option<String>,
+    /// The speaker's accent.
+    pub accent: Option<String>,
     /// Who speaks.
     pub speaker: Option<String>,
     /// Corpus the clip came from; the manifest's file name without extension where the line does not say.
@@ -46,6 +48,7 @@ struct Line {
     text: Option<String>,
     offset: Option<f64>,
     lang: Option<String>,
+    accent: Option<String>,
     speaker: Option<String>,
     set: Option<String>,
     kind: Option<String>,
@@ -92,6 +95,7 @@ pub fn parse(path: &Path, text: &str, rule: TextRule) -> Result<Vec<Entry>> {
             duration: line.duration,
             text,
             lang: line.lang,
+            accent: line.accent,
             speaker: line.speaker,
             set: line.set.unwrap_or_else(|| set_of_file.clone()),
             kind: line.kind,
@@ -121,11 +125,12 @@ mod tests {
     #[test]
     fn reads_lines_with_extras_and_resolves_paths() {
         let text = "\u{feff}{\"audio_filepath\":\"a/x.wav\",\"duration\":1.5,\"text\":\"hi\",\"licence\":\"CC0\"}\n\n\
-                    {\"audio_filepath\":\"/abs/y.wav\",\"duration\":2,\"text\":\"\",\"offset\":0.25,\"lang\":\"en\",\"speaker\":\"s\",\"set\":\"t\"}\r\n";
+                    {\"audio_filepath\":\"/abs/y.wav\",\"duration\":2,\"text\":\"\",\"offset\":0.25,\"lang\":\"en\",\"accent\":\"irish\",\"speaker\":\"s\",\"set\":\"t\"}\r\n";
         let entries = parse(Path::new("dir/m.jsonl"), text, TextRule::Required).unwrap();
         assert_eq!(entries.len(), 2);
         assert_eq!((entries[0].audio.as_path(), entries[0].set.as_str(), entries[0].line), (Path::new("dir/a/x.wav"), "m", 1));
         assert_eq!((entries[1].audio.as_path(), entries[1].offset, entries[1].line), (Path::new("/abs/y.wav"), Some(0.25), 3));
+        assert_eq!((entries[0].accent.as_deref(), entries[1].accent.as_deref()), (None, Some("irish")));
         assert_eq!((entries[1].lang.as_deref(), entries[1].speaker.as_deref(), entries[1].set.as_str()), (Some("en"), Some("s"), "t"));
     }
 

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{Device, Tensor, TensorData, activation};
 
 use crate::error::Result;
 use crate::model::attention::new_linear;
@@ -23,6 +23,8 @@ pub struct AsrModel {
     pub head: Linear,
     /// Middle posteriors back into the stream, `[vocab, d_model]`, where the encoder is self-conditioned.
     pub conditioning: Option<Linear>,
+    /// Which module suits an utterance, from the mean of its states, `[d_model, modules]`.
+    pub identification: Option<Linear>,
     #[module(skip)]
     intermediate: Option<IntermediateConfig>,
 }
@@ -38,6 +40,13 @@ pub struct AsrOutput {
     pub intermediate: Vec<Tensor<3>>,
     /// Routing of every layer, `None` for dense ones.
     pub routed: Vec<Option<Routed>>,
+    /// Logits over modules, `[batch, modules]`, where the encoder has them.
+    pub languages: Option<Tensor<2>>,
+}
+
+/// Whether the parameter `name` is one that languages add.
+pub fn is_of_languages(name: &str) -> bool {
+    name.contains(".languages.") || name.starts_with("identification.")
 }
 
 impl AsrModel {
@@ -62,12 +71,34 @@ impl AsrModel {
         let head = new_linear(config.d_model, vocab, true, init);
         let conditioned = config.intermediate.as_ref().is_some_and(|i| i.self_condition);
         let conditioning = conditioned.then(|| new_linear(vocab, config.d_model, true, init));
-        Ok(Self { encoder, head, conditioning, intermediate: config.intermediate.clone() })
+        // Last, so that the other weights do not depend on whether there are languages.
+        let encoder = encoder.with_languages(init);
+        let identification = config.languages.as_ref().map(|l| new_linear(config.d_model, l.modules.len(), true, init));
+        Ok(Self { encoder, head, conditioning, identification, intermediate: config.intermediate.clone() })
     }
 
     /// See [`Encoder::with_exchanged_experts`].
     pub fn with_exchanged_experts(self, layer: Option<usize>) -> Self {
         Self { encoder: self.encoder.with_exchanged_experts(layer), ..self }
+    }
+
+    /// The model of one module (`None`: the shared one), without modules: the output is that of a pass with its slot.
+    pub fn folded(self, slot: Option<usize>) -> Self {
+        Self { encoder: self.encoder.folded(slot), identification: None, ..self }
+    }
+
+    /// Logits over modules from the mean state of each row.
+    ///
+    /// # Shapes
+    /// - `states`: `[batch, steps, d_model]`
+    /// - returns `[batch, modules]`; `None` without modules
+    pub(crate) fn identify(&self, states: &Tensor<3>, lengths: &Lengths, pass: &Pass) -> Option<Tensor<2>> {
+        let head = self.identification.as_ref()?;
+        let device = states.device();
+        let sum = lengths.clear_padding(states.clone()).sum_dim(1).squeeze_dim::<2>(1);
+        let shares: Vec<f32> = lengths.valid().iter().map(|&n| 1.0 / n.max(1) as f32).collect();
+        let mean = sum * Tensor::<2>::from_data(TensorData::new(shares, [lengths.batch(), 1]), &device);
+        Some(linear(mean, head, pass))
     }
 
     /// Classes of the CTC head, the blank included.
@@ -105,6 +136,7 @@ impl AsrModel {
             intermediate.extend(logits);
             x
         });
-        AsrOutput { logits: self.logits(output.states, pass), lengths: output.lengths, intermediate, routed: output.routed }
+        let languages = self.identify(&output.states, &output.lengths, pass);
+        AsrOutput { logits: self.logits(output.states, pass), lengths: output.lengths, intermediate, routed: output.routed, languages }
     }
 }

@@ -6,11 +6,12 @@ use burn::tensor::Tensor;
 
 use crate::kernel::activation::Activation;
 use crate::model::attention::SelfAttention;
-use crate::model::config::{BlockConfig, EncoderConfig};
+use crate::model::config::{BlockConfig, EncoderConfig, LanguagePlaces};
 use crate::model::convolution::{Convolution, new_layer_norm};
 use crate::model::feed_forward::{Dense, FeedForward, Lent, Routed};
 use crate::model::init::Init;
 use crate::model::lengths::Lengths;
+use crate::model::moe::language::LanguageSizes;
 use crate::model::moe::strata::Adding;
 use crate::model::ops::dropout::add_branch;
 use crate::model::ops::norm::layer_norm;
@@ -78,6 +79,26 @@ impl Block {
             activation: config.activation.into(),
             dropout: config.dropout,
         }
+    }
+
+    /// The same block with modules that change nothing yet.
+    pub fn with_languages(self, places: LanguagePlaces, sizes: LanguageSizes, init: &mut Init) -> Self {
+        let opening = match places {
+            LanguagePlaces::All => self.opening.map(|o| Opening { feed_forward: o.feed_forward.with_languages(sizes, init), ..o }),
+            LanguagePlaces::Last => self.opening,
+        };
+        Self { opening, feed_forward: self.feed_forward.with_languages(sizes, init), ..self }
+    }
+
+    /// The block with the module of a slot (`None`: the shared one) in its weights and no modules any more.
+    pub fn folded(self, slot: Option<usize>) -> Self {
+        let opening = self.opening.map(|o| Opening { feed_forward: o.feed_forward.folded(slot), ..o });
+        Self { opening, feed_forward: self.feed_forward.folded(slot), ..self }
+    }
+
+    /// Parameters that do not work on a step for which `chosen` experts do.
+    pub fn idle_params(&self, chosen: usize) -> usize {
+        self.opening.as_ref().map_or(0, |o| o.feed_forward.idle_params()) + self.feed_forward.idle_params(chosen)
     }
 
     /// One layer, with what the encoder lends it.

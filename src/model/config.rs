@@ -8,8 +8,10 @@ use crate::kernel::attention::AttentionMask;
 use crate::model::pass::Chunk;
 
 mod feed_forward;
+mod language;
 
 pub use feed_forward::{ClusterStatistics, ExpertGroup, ExpertGroups, FeedForwardConfig, MemoryWeighting, RouterKind};
+pub use language::{LanguageConfig, LanguageField, LanguagePlaces, SHARED};
 
 /// The encoder, from feature frames to states: everything needed to build it and nothing that depends on a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +47,9 @@ pub struct EncoderConfig {
     pub feed_forward: FeedForwardConfig,
     /// A CTC head in the middle.
     pub intermediate: Option<IntermediateConfig>,
+    /// Low-rank matrices on the feed-forwards for each language (accent, domain).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub languages: Option<LanguageConfig>,
 }
 
 /// Activation of feed-forwards, as spelled in configuration files.
@@ -301,6 +306,9 @@ impl EncoderConfig {
             )?;
         }
         self.feed_forward.validate(self.n_layers)?;
+        if let Some(languages) = &self.languages {
+            languages.validate(self)?;
+        }
         if let Some(intermediate) = &self.intermediate {
             rule(
                 !intermediate.layers.is_empty() && intermediate.layers.iter().all(|l| (1..self.n_layers).contains(l)),

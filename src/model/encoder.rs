@@ -15,6 +15,7 @@ use crate::model::init::Init;
 use crate::model::lengths::Lengths;
 use crate::model::moe::clusters::ClusterScale;
 use crate::model::moe::experts::Experts;
+use crate::model::moe::language::LanguageSizes;
 use crate::model::moe::memory::{MemorySizes, ProductKeyMemory};
 use crate::model::moe::router::{Gate, Router};
 use crate::model::moe::store::ExpertStore;
@@ -133,25 +134,32 @@ impl Encoder {
     }
 
     /// Parameters that do not work on a given step: of every layer's experts, all but those chosen (of strata, all but
-    /// one: a step that climbs slowly uses more); of a memory, the rows not read.
+    /// one: a step that climbs slowly uses more); of a memory, the rows not read; of languages, all but one.
     pub fn idle_params(&self) -> usize {
         let chosen = match self.config.feed_forward {
             FeedForwardConfig::Sigma { top_k, .. } => top_k,
             _ => 1,
         };
-        let idle = |block: &Block| match &block.feed_forward {
-            FeedForward::Dense(_) => 0,
-            FeedForward::Experts(layer) => {
-                let experts = layer.experts.up.dims()[0];
-                layer.experts.num_params() / experts * (experts - chosen)
-            }
-            FeedForward::Memory(memory) => memory.idle_params(),
-            FeedForward::Strata(layer) => {
-                let experts = layer.experts.up.dims()[0];
-                layer.experts.num_params() / experts * (experts - chosen)
-            }
-        };
-        self.blocks.iter().map(idle).sum()
+        self.blocks.iter().map(|block| block.idle_params(chosen)).sum()
+    }
+
+    /// The encoder with the modules that its configuration wants. They change nothing yet, and are drawn after everything else: the other weights
+    /// are those of an encoder without them.
+    pub(crate) fn with_languages(mut self, init: &mut Init) -> Self {
+        let Some(languages) = self.config.languages.clone() else { return self };
+        let sizes = LanguageSizes { slots: languages.slots(), rank: languages.rank };
+        let added = self.blocks.into_iter().enumerate().map(|(i, block)| {
+            if languages.layers.contains(&(i + 1)) { block.with_languages(languages.places, sizes, init) } else { block }
+        });
+        self.blocks = added.collect();
+        self
+    }
+
+    /// The encoder with the module of a slot (`None`: the shared one) in its weights and no modules any more.
+    pub fn folded(mut self, slot: Option<usize>) -> Self {
+        self.blocks = self.blocks.into_iter().map(|block| block.folded(slot)).collect();
+        self.config.languages = None;
+        self
     }
 
     /// The encoder with the experts of one layer (counted from 0), or of all, exchanged ([`Experts::exchanged`]) while the routers stay.

@@ -11,6 +11,7 @@ use crate::model::lengths::Lengths;
 use crate::model::moe::balance::RouterLoss;
 use crate::model::moe::clusters::{ClusterScale, Labels, Spread};
 use crate::model::moe::experts::{Experts, combine};
+use crate::model::moe::language::{LanguageMatrices, LanguageSizes, synthesized};
 use crate::model::moe::memory::ProductKeyMemory;
 use crate::model::moe::router::{Router, Routing};
 use crate::model::moe::store::{ExpertStore, lent_feed_forward};
@@ -42,6 +43,8 @@ pub struct Dense {
     pub down: Param<Tensor<2>>,
     /// `[d_model]`
     pub down_bias: Param<Tensor<1>>,
+    /// What languages change.
+    pub languages: Option<LanguageMatrices>,
 }
 
 /// Experts and, for Switch, their own router.
@@ -106,7 +109,26 @@ impl Dense {
             up_bias: init.constant([d_ff], 0.0),
             down: init.fan_in([d_ff, d_model], d_ff),
             down_bias: init.constant([d_model], 0.0),
+            languages: None,
         }
+    }
+
+    /// The same with modules that do not change it yet.
+    pub fn with_languages(self, sizes: LanguageSizes, init: &mut Init) -> Self {
+        let [d_model, d_ff] = self.up.dims();
+        Self { languages: Some(LanguageMatrices::new(sizes, 1, d_model, d_ff, init)), ..self }
+    }
+
+    /// The feed-forward with the module of a slot (`None`: the shared one) in its weights and no modules any more.
+    pub fn folded(self, slot: Option<usize>) -> Self {
+        let Some(matrices) = self.languages else { return self };
+        let [up, down] = [&matrices.up, &matrices.down].map(|low| low.change(slot).squeeze_dim::<2>(0));
+        Self { up: self.up.map(|w| w + up), down: self.down.map(|w| w + down), languages: None, ..self }
+    }
+
+    /// Parameters that do not work on a given step: the modules of other slots.
+    pub fn idle_params(&self) -> usize {
+        self.languages.as_ref().map_or(0, |l| l.idle_params(1))
     }
 
     /// `act(x W_up + b_up) W_down + b_down`.
@@ -123,12 +145,43 @@ impl Dense {
             down: self.down.val().reshape([1, d_ff, d_model]),
             down_bias: self.down_bias.val().reshape([1, d_model]),
         };
+        let weights = synthesized(weights, self.languages.as_ref(), pass);
         let grouping = Arc::new(Grouping::identity(rows));
         expert_feed_forward(x.reshape([rows, d_model]), weights, grouping, act, pass).reshape([batch, steps, d_model])
     }
 }
 
 impl FeedForward {
+    /// The same with modules that do not change it yet; a memory has none.
+    pub fn with_languages(self, sizes: LanguageSizes, init: &mut Init) -> Self {
+        match self {
+            Self::Dense(dense) => Self::Dense(dense.with_languages(sizes, init)),
+            Self::Experts(layer) => Self::Experts(ExpertLayer { experts: layer.experts.with_languages(sizes, init), ..layer }),
+            Self::Strata(layer) => Self::Strata(layer.with_experts(|experts| experts.with_languages(sizes, init))),
+            Self::Memory(memory) => Self::Memory(memory),
+        }
+    }
+
+    /// The feed-forward with the module of a slot (`None`: the shared one) in its weights and no modules any more.
+    pub fn folded(self, slot: Option<usize>) -> Self {
+        match self {
+            Self::Dense(dense) => Self::Dense(dense.folded(slot)),
+            Self::Experts(layer) => Self::Experts(ExpertLayer { experts: layer.experts.folded(slot), ..layer }),
+            Self::Strata(layer) => Self::Strata(layer.with_experts(|experts| experts.folded(slot))),
+            Self::Memory(memory) => Self::Memory(memory),
+        }
+    }
+
+    /// Parameters that do not work on a step for which `chosen` experts do (of strata, one).
+    pub fn idle_params(&self, chosen: usize) -> usize {
+        match self {
+            Self::Dense(dense) => dense.idle_params(),
+            Self::Experts(layer) => layer.experts.idle_params(chosen),
+            Self::Strata(layer) => layer.experts.idle_params(chosen),
+            Self::Memory(memory) => memory.idle_params(),
+        }
+    }
+
     /// Runs the feed-forward with what the encoder lends it.
     ///
     /// # Shapes

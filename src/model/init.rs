@@ -43,6 +43,13 @@ impl Init {
         Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.device))
     }
 
+    /// Normal with mean 0 and standard deviation `deviation`.
+    pub fn normal<const D: usize>(&mut self, shape: [usize; D], deviation: f32) -> Param<Tensor<D>> {
+        let Some(rng) = &mut self.rng else { return self.empty(shape) };
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.next_normal() * deviation).collect();
+        Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.device))
+    }
+
     /// All elements `value`.
     pub fn constant<const D: usize>(&mut self, shape: [usize; D], value: f32) -> Param<Tensor<D>> {
         if self.rng.is_none() {

@@ -22,6 +22,7 @@ pub struct Pass {
     precision: Precision,
     random: Option<RefCell<SplitMix>>,
     chunk: Option<Chunk>,
+    slot: Option<usize>,
     probe: Option<Rc<dyn Probe>>,
 }
 
@@ -37,17 +38,27 @@ pub struct Chunk {
 impl Pass {
     /// No dropout, no jitter.
     pub fn inference(precision: Precision) -> Self {
-        Self { precision, random: None, chunk: None, probe: None }
+        Self { precision, random: None, chunk: None, slot: None, probe: None }
     }
 
     /// Dropout, jitter and position augmentation drawn from `seed`; equal seeds give equal passes.
     pub fn training(precision: Precision, seed: u64) -> Self {
-        Self { precision, random: Some(RefCell::new(SplitMix::new(seed))), chunk: None, probe: None }
+        Self { precision, random: Some(RefCell::new(SplitMix::new(seed))), chunk: None, slot: None, probe: None }
     }
 
     /// The same pass with the context of `chunk`; `None` leaves the encoder's own.
     pub fn with_chunk(self, chunk: Option<Chunk>) -> Self {
         Self { chunk, ..self }
+    }
+
+    /// The same pass with the module of `slot`, where the model has modules; `None` is the shared one.
+    pub fn with_slot(self, slot: Option<usize>) -> Self {
+        Self { slot, ..self }
+    }
+
+    /// The slot of the module of this pass; `None` is the shared one.
+    pub fn slot(&self) -> Option<usize> {
+        self.slot
     }
 
     /// The same pass with somebody who looks on.

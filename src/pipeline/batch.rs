@@ -5,9 +5,8 @@ use std::borrow::Borrow;
 use burn::tensor::{Device, Tensor, TensorData, activation};
 
 use crate::features::LogMel;
-use crate::kernel::gemm::Precision;
 use crate::model::lengths::Lengths;
-use crate::model::pass::{Chunk, Pass};
+use crate::model::pass::Pass;
 use crate::model::recognizer::Recognizer;
 
 /// What a batch was recognised as.
@@ -19,21 +18,17 @@ pub struct Recognition {
     pub vocab: usize,
     /// Expert of every step, `[MoE layers][steps]`, of each utterance; no layers in a dense model.
     pub experts: Vec<Vec<Vec<u16>>>,
+    /// Natural log-probabilities of the modules for each utterance; none in a model without modules.
+    pub modules: Vec<Vec<f32>>,
 }
 
-/// Runs the model on utterances of any lengths; `chunk` gives it the context of a stream (`None`: its own).
-pub fn recognize(
-    model: &impl Recognizer,
-    utterances: &[impl Borrow<LogMel>],
-    chunk: Option<Chunk>,
-    precision: Precision,
-    device: &Device,
-) -> Recognition {
+/// Runs the model on utterances of any lengths.
+pub fn recognize(model: &impl Recognizer, utterances: &[impl Borrow<LogMel>], pass: &Pass, device: &Device) -> Recognition {
     let vocab = model.vocab();
     let frames = utterances.iter().map(|u| u.borrow().frames).max().unwrap_or(0);
     if frames == 0 {
-        let (log_probs, experts) = (vec![Vec::new(); utterances.len()], vec![Vec::new(); utterances.len()]);
-        return Recognition { log_probs, vocab, experts };
+        let (none, experts) = (vec![Vec::new(); utterances.len()], vec![Vec::new(); utterances.len()]);
+        return Recognition { log_probs: none.clone(), vocab, experts, modules: none };
     }
     let mels = utterances[0].borrow().mels;
     let mut features = vec![0.0f32; utterances.len() * frames * mels];
@@ -43,16 +38,27 @@ pub fn recognize(
     }
     let features = Tensor::<3>::from_data(TensorData::new(features, [utterances.len(), frames, mels]), device);
     let lengths = Lengths::new(utterances.iter().map(|u| u.borrow().frames).collect::<Vec<_>>(), frames);
-    let output = model.recognize(features, &lengths, &Pass::inference(precision).with_chunk(chunk));
+    let output = model.recognize(features, &lengths, pass);
     let steps = output.lengths.padded();
     let values = to_log_probs(output.logits);
+    let modules = match output.languages {
+        Some(logits) => rows(activation::log_softmax(logits, 1)),
+        None => vec![Vec::new(); utterances.len()],
+    };
     let layers: Vec<_> = output.routed.iter().flatten().map(|routed| routed.routing.choices.clone()).collect();
     let valid = output.lengths.valid();
     let expert = |choice: &Option<usize>| choice.map_or(0, |expert| expert as u16);
     let experts =
         (0..valid.len()).map(|u| layers.iter().map(|choices| choices[u * steps..][..valid[u]].iter().map(expert).collect()).collect());
     let rows = values.chunks_exact((steps * vocab).max(1)).zip(valid);
-    Recognition { log_probs: rows.map(|(row, &valid)| row[..valid * vocab].to_vec()).collect(), vocab, experts: experts.collect() }
+    Recognition { log_probs: rows.map(|(row, &valid)| row[..valid * vocab].to_vec()).collect(), vocab, experts: experts.collect(), modules }
+}
+
+/// The rows of a matrix, on the host.
+fn rows(matrix: Tensor<2>) -> Vec<Vec<f32>> {
+    let [_, width] = matrix.dims();
+    let values: Vec<f32> = matrix.into_data().try_into_vec().expect("log-probabilities are f32");
+    values.chunks_exact(width).map(<[f32]>::to_vec).collect()
 }
 
 /// Natural log-probabilities of logits `[batch, steps, vocab]`, on the host.

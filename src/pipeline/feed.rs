@@ -57,6 +57,8 @@ pub struct Listened {
     pub tracks: usize,
     /// Its channel, from 1, where channels are told apart.
     pub channel: Option<u32>,
+    /// The module that it was heard by, where that was identified.
+    pub module: Option<usize>,
 }
 
 /// The consuming half is gone: stop producing.

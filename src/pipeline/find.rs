@@ -1,9 +1,10 @@
-//! Which model is meant.
+//! Which model is meant, and whether it is still the same.
 
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::hub::Hub;
 use crate::error::{Error, Result};
+use crate::pipeline::transcriber::Transcriber;
 
 /// Name of the model that is used when none is named.
 const DEFAULT_MODEL: &str = "base";
@@ -29,4 +30,26 @@ pub fn find_model(named: Option<&Path>) -> Result<PathBuf> {
         let looked: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
         Error::config("model", format!("no model folder at {}: name one with --model", looked.join(", ")))
     })
+}
+
+impl Transcriber {
+    /// Identifies a model folder, without reading all its weights: name, sizes and times of its files.
+    ///
+    /// # Errors
+    /// [`Error::Io`]
+    pub fn fingerprint(folder: &Path) -> Result<String> {
+        let io = |e| Error::io(folder, e);
+        if folder.is_file() {
+            let metadata = folder.metadata().map_err(io)?;
+            return Ok(format!("{} {:?}", metadata.len(), metadata.modified().map_err(io)?));
+        }
+        let mut files: Vec<_> = std::fs::read_dir(folder).map_err(io)?.collect::<std::io::Result<_>>().map_err(io)?;
+        files.sort_by_key(std::fs::DirEntry::file_name);
+        let mut text = String::new();
+        for file in files {
+            let metadata = file.metadata().map_err(io)?;
+            text += &format!("{:?} {} {:?}, ", file.file_name(), metadata.len(), metadata.modified().map_err(io)?);
+        }
+        Ok(text)
+    }
 }

@@ -56,7 +56,7 @@ pub fn listen(path: &Path, listening: &Listening, feed: &Feed<'_>, stop: &Atomic
     for (track, gate) in gates.iter_mut().enumerate() {
         gate.flush(&mut windows);
         let warnings = if track == 0 { tracks.warnings() } else { Vec::new() };
-        let listened = Listened { duration, warnings, tracks: tracks.count(), channel: tracks.channel(track) };
+        let listened = Listened { duration, warnings, tracks: tracks.count(), channel: tracks.channel(track), module: None };
         let sent = send(&mut windows, feed, number(track)).and_then(|()| feed.end(number(track), Ok(listened)));
         if sent.is_err() {
             return Ok(Outcome::Stopped);

@@ -17,6 +17,7 @@ pub mod find;
 pub mod format;
 pub mod front;
 pub mod gate;
+pub mod language;
 pub mod listen;
 pub mod pool;
 pub mod region;

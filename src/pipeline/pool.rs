@@ -8,10 +8,11 @@ use burn::tensor::Device;
 
 use crate::error::Result;
 use crate::kernel::gemm::Precision;
-use crate::model::pass::Chunk;
+use crate::model::pass::{Chunk, Pass};
 use crate::model::recognizer::{AnyModel, Recognizer};
 use crate::pipeline::batch::{Recognition, recognize};
 use crate::pipeline::feed::{Ending, Features, Item, Listened};
+use crate::pipeline::language::Modules;
 use crate::pipeline::region::{Region, Stretch};
 
 /// Batches' worth of frames that are gathered before the windows are sorted by length.
@@ -34,6 +35,15 @@ pub struct Encoding<'a> {
     pub step_samples: usize,
     /// The blank token.
     pub blank: u32,
+    /// Which module hears a recording.
+    pub modules: Modules<'a>,
+}
+
+impl Encoding<'_> {
+    fn recognize(&self, windows: &[&Features], slot: Option<usize>) -> Recognition {
+        let features: Vec<_> = windows.iter().map(|window| &window.features).collect();
+        recognize(self.model, &features, &Pass::inference(self.precision).with_chunk(self.chunk).with_slot(slot), self.device)
+    }
 }
 
 /// Where the time went, wall clock.
@@ -73,6 +83,8 @@ struct Partial<T> {
     order: VecDeque<usize>,
     heard: Vec<T>,
     ending: Option<Result<Listened>>,
+    /// The module that was identified.
+    module: Option<usize>,
 }
 
 /// Takes items until the producer is done; `decode` turns a stretch into what was heard in it, `done` gets every recording once with all that
@@ -94,6 +106,7 @@ pub fn consume<T>(
         order: VecDeque::new(),
         heard: Vec::new(),
         ending: None,
+        module: None,
     };
     let mut more = true;
     while more {
@@ -115,11 +128,21 @@ pub fn consume<T>(
                 }
             }
         }
-        pool.sort_by_key(|window| std::cmp::Reverse(window.features.frames));
-        for batch in batches(pool, encoding.batch_frames) {
+        let began = Instant::now();
+        for (recording, module) in identify(encoding, &pool, |recording| open.get(&recording).is_some_and(|p| p.module.is_none())) {
+            open.entry(recording).or_insert_with(partial).module = module;
+        }
+        spent.encoder += began.elapsed();
+        let slot = |window: &Features| match encoding.modules {
+            Modules::Given(slots) => slots.get(window.recording).copied().flatten(),
+            Modules::Identified => open.get(&window.recording).and_then(|p| p.module),
+        };
+        let mut pool: Vec<_> = pool.into_iter().map(|window| (slot(&window), window)).collect();
+        pool.sort_by_key(|(slot, window)| (*slot, std::cmp::Reverse(window.features.frames)));
+        for (slot, batch) in batches(pool, encoding.batch_frames) {
             let began = Instant::now();
             let seconds = batch.iter().map(|w| w.core.len() as f64).sum::<f64>() / 16_000.0;
-            for core in encode(encoding, batch) {
+            for core in encode(encoding, slot, batch) {
                 open.entry(core.recording).or_insert_with(partial).waiting.insert(core.position, core);
             }
             spent.encoder += began.elapsed();
@@ -134,31 +157,58 @@ pub fn consume<T>(
         let complete = |p: &Partial<T>| p.ending.is_some() && p.order.is_empty();
         let finished: Vec<usize> = open.iter().filter(|(_, p)| complete(p)).map(|(&recording, _)| recording).collect();
         for recording in finished {
-            let Some(Partial { heard, ending: Some(ending), .. }) = open.remove(&recording) else { continue };
-            done(recording, ending.map(|listened| (listened, heard)));
+            let Some(Partial { heard, ending: Some(ending), module, .. }) = open.remove(&recording) else { continue };
+            done(recording, ending.map(|listened| (Listened { module, ..listened }, heard)));
         }
     }
     spent
 }
 
-/// Neighbours in length, at most `frames` with the padding.
-fn batches(sorted: Vec<Features>, frames: usize) -> Vec<Vec<Features>> {
-    let mut batches: Vec<Vec<Features>> = Vec::new();
-    for window in sorted {
+/// Windows of one slot that go through the encoder together.
+type Batch = (Option<usize>, Vec<Features>);
+
+/// Neighbours in length with the same slot, at most `frames` with the padding.
+fn batches(sorted: Vec<(Option<usize>, Features)>, frames: usize) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    for (slot, window) in sorted {
         match batches.last_mut() {
             // The first of a batch is its longest.
-            Some(batch) if (batch.len() + 1) * batch[0].features.frames <= frames => batch.push(window),
-            _ => batches.push(vec![window]),
+            Some((of, batch)) if *of == slot && (batch.len() + 1) * batch[0].features.frames <= frames => batch.push(window),
+            _ => batches.push((slot, vec![window])),
         }
     }
     batches
 }
 
+/// The most probable module of each recording that `wanted` names, from its first window, where modules are to be identified.
+fn identify(encoding: &Encoding<'_>, pool: &[Features], wanted: impl Fn(usize) -> bool) -> Vec<(usize, Option<usize>)> {
+    if !matches!(encoding.modules, Modules::Identified) {
+        return Vec::new();
+    }
+    let mut first: BTreeMap<usize, &Features> = BTreeMap::new();
+    for window in pool.iter().filter(|window| wanted(window.recording)) {
+        first.entry(window.recording).or_insert(window);
+    }
+    let mut first: Vec<&Features> = first.into_values().collect();
+    first.sort_by_key(|window| std::cmp::Reverse(window.features.frames));
+    let mut found = Vec::new();
+    while !first.is_empty() {
+        let together = (encoding.batch_frames / first[0].features.frames.max(1)).clamp(1, first.len());
+        let batch: Vec<&Features> = first.drain(..together).collect();
+        let Recognition { modules, .. } = encoding.recognize(&batch, None);
+        found.extend(batch.iter().zip(modules).map(|(window, log_probs)| (window.recording, most_probable(&log_probs))));
+    }
+    found
+}
+
+/// The module of the highest log-probability, the first at a tie; `None` where there are none.
+pub fn most_probable(log_probs: &[f32]) -> Option<usize> {
+    (0..log_probs.len()).reduce(|best, m| if log_probs[m] > log_probs[best] { m } else { best })
+}
+
 /// Recognises a batch and drops the context.
-fn encode(encoding: &Encoding<'_>, batch: Vec<Features>) -> Vec<Core> {
-    let features: Vec<_> = batch.iter().map(|window| &window.features).collect();
-    let Recognition { log_probs, vocab, experts } =
-        recognize(encoding.model, &features, encoding.chunk, encoding.precision, encoding.device);
+fn encode(encoding: &Encoding<'_>, slot: Option<usize>, batch: Vec<Features>) -> Vec<Core> {
+    let Recognition { log_probs, vocab, experts, .. } = encoding.recognize(&batch.iter().collect::<Vec<_>>(), slot);
     let cores = batch.iter().zip(log_probs).zip(experts).map(|((window, mut log_probs), mut experts)| {
         let steps = log_probs.len() / vocab;
         let end = if window.last { steps } else { (window.core.end / encoding.step_samples).min(steps) };

@@ -25,6 +25,7 @@ use crate::pipeline::decoder::{Decoder, Decoding};
 use crate::pipeline::feed::{Feed, Listened, feed};
 use crate::pipeline::front::{Front, Geometry, Past};
 use crate::pipeline::gate::Gate;
+use crate::pipeline::language::{Hearing, Modules};
 use crate::pipeline::listen::{Listening, Outcome, listen};
 use crate::pipeline::pool::{Encoding, Spent, consume};
 use crate::pipeline::region::Stretch;
@@ -40,8 +41,10 @@ pub use crate::pipeline::find::find_model;
 /// A loaded model with everything around it.
 #[derive(Debug)]
 pub struct Transcriber {
-    name: String,
-    model: AnyModel,
+    pub(super) name: String,
+    pub(super) model: AnyModel,
+    pub(super) hearing: Hearing,
+    pub(super) language: Option<String>,
     geometry: Geometry,
     front_end: Front,
     pub(super) tokenizer: Tokenizer,
@@ -95,6 +98,8 @@ impl Transcriber {
         Ok(Self {
             name,
             model,
+            hearing: Hearing::default(),
+            language: None,
             geometry,
             front_end,
             tokenizer,
@@ -180,26 +185,6 @@ impl Transcriber {
     pub fn with_batch_memory(self, bytes: usize) -> Self {
         let batch_frames = bytes / self.geometry.frame_bytes;
         Self { batch_frames, ..self }
-    }
-
-    /// Identifies a model folder, without reading all its weights: name, sizes and times of its files.
-    ///
-    /// # Errors
-    /// [`Error::Io`]
-    pub fn fingerprint(folder: &Path) -> Result<String> {
-        let io = |e| Error::io(folder, e);
-        if folder.is_file() {
-            let metadata = folder.metadata().map_err(io)?;
-            return Ok(format!("{} {:?}", metadata.len(), metadata.modified().map_err(io)?));
-        }
-        let mut files: Vec<_> = std::fs::read_dir(folder).map_err(io)?.collect::<std::io::Result<_>>().map_err(io)?;
-        files.sort_by_key(std::fs::DirEntry::file_name);
-        let mut text = String::new();
-        for file in files {
-            let metadata = file.metadata().map_err(io)?;
-            text += &format!("{:?} {} {:?}, ", file.file_name(), metadata.len(), metadata.modified().map_err(io)?);
-        }
-        Ok(text)
     }
 
     /// The model's name.
@@ -316,6 +301,18 @@ impl Transcriber {
         done: impl FnMut(usize, Result<(Listened, Vec<T>)>),
         progress: impl FnMut(f64),
     ) -> Spent {
+        self.run_by(self.modules(&[]), produce, decode, done, progress)
+    }
+
+    /// As [`Self::run`], by the modules that `modules` says.
+    pub(crate) fn run_by<T>(
+        &self,
+        modules: Modules<'_>,
+        produce: impl FnOnce(&Feed<'_>) + Send,
+        decode: impl FnMut(&Stretch) -> T,
+        done: impl FnMut(usize, Result<(Listened, Vec<T>)>),
+        progress: impl FnMut(f64),
+    ) -> Spent {
         let past = if self.chunk.is_some() { Past::Running } else { Past::Whole };
         let (feed, receiver) = feed(&self.front_end, past);
         let encoding = Encoding {
@@ -326,6 +323,7 @@ impl Transcriber {
             batch_frames: self.batch_frames,
             step_samples: self.step_samples,
             blank: self.tokenizer.blank(),
+            modules,
         };
         std::thread::scope(|scope| {
             let producer = scope.spawn(move || {
@@ -352,6 +350,7 @@ impl Transcriber {
     /// A file's transcript from the words of its tracks.
     fn transcript(&self, path: &Path, tracks: Vec<(Listened, Vec<Word>)>) -> Transcript {
         let duration = tracks.iter().map(|(listened, _)| listened.duration).fold(0.0, f64::max);
+        let language = self.language_of(tracks.iter().map(|(listened, _)| listened));
         let warnings = tracks.iter().flat_map(|(listened, _)| listened.warnings.clone()).collect();
         let track = |(listened, words): (Listened, Vec<Word>)| Track {
             speaker: listened.channel.map(|channel| format!("Channel {channel}")),
@@ -359,7 +358,7 @@ impl Transcriber {
             words,
         };
         let transcript = Transcript::new(duration, tracks.into_iter().map(track).collect(), &segment::Limits::segments());
-        Transcript { file: path.display().to_string(), model: self.name.clone(), warnings, ..transcript }
+        Transcript { file: path.display().to_string(), model: self.name.clone(), language, warnings, ..transcript }
     }
 
     /// The words of a stretch of log-probabilities, as the lexicon writes them where there is one.

@@ -5,12 +5,14 @@ pub mod alignable;
 pub mod case;
 mod characters;
 pub mod inverse;
+pub mod letters;
 pub mod normalizer;
 mod sentencepiece;
 pub mod target;
 pub mod tokenizer;
 mod vocabulary;
 
+pub use letters::TextForm;
 pub use normalizer::Normalizer;
 pub use target::target;
 pub use tokenizer::Tokenizer;

@@ -5,7 +5,7 @@ use unicode_normalization::UnicodeNormalization;
 use super::characters::undecomposed_latin;
 
 /// Signs typed for an apostrophe.
-const APOSTROPHES: [char; 8] = ['\u{2018}', '\u{2019}', '\u{201b}', '\u{2032}', '\u{2bc}', '\u{ff07}', '`', '\u{b4}'];
+pub(super) const APOSTROPHES: [char; 8] = ['\u{2018}', '\u{2019}', '\u{201b}', '\u{2032}', '\u{2bc}', '\u{ff07}', '`', '\u{b4}'];
 
 const UNITS: [&str; 20] = [
     "zero",
@@ -67,12 +67,11 @@ pub fn target(text: &str) -> Option<String> {
     (!out.0.is_empty()).then_some(out.0)
 }
 
-/// Lower-case ASCII with remarks and accents removed; other symbols become spaces.
-fn fold(text: &str) -> Option<String> {
+/// `text` without remarks in brackets, a space in the place of each; a bracket that does not close stays.
+pub(super) fn without_remarks(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut closing = None;
-    let straight = text.char_indices().map(|(at, c)| (at, if APOSTROPHES.contains(&c) { '\'' } else { c }));
-    for (at, c) in straight {
+    for (at, c) in text.char_indices() {
         if let Some(close) = closing {
             if c == close {
                 closing = None;
@@ -86,19 +85,29 @@ fn fold(text: &str) -> Option<String> {
             '{' => Some('}'),
             _ => None,
         };
-        if let Some(close) = close.filter(|&close| text[at..].contains(close)) {
-            closing = Some(close);
-        } else if c.is_ascii() {
+        match close.filter(|&close| text[at..].contains(close)) {
+            Some(close) => closing = Some(close),
+            None => out.push(c),
+        }
+    }
+    out
+}
+
+/// Lower-case ASCII with remarks and accents removed; other symbols become spaces.
+fn fold(text: &str) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    for c in without_remarks(text).chars().map(|c| if APOSTROPHES.contains(&c) { '\'' } else { c }) {
+        if c.is_ascii() {
             out.push(c.to_ascii_lowercase());
-        } else {
-            for part in std::iter::once(c).nfkd() {
-                match undecomposed_latin(part) {
-                    Some(spelled) => out.push_str(&spelled.to_ascii_lowercase()),
-                    None if part.is_ascii() => out.push(part.to_ascii_lowercase()),
-                    None if part == '\u{2044}' || super::characters::is_word(part) => return None,
-                    None if super::characters::is_nonspacing_mark(part) => {}
-                    None => out.push(' '),
-                }
+            continue;
+        }
+        for part in std::iter::once(c).nfkd() {
+            match undecomposed_latin(part) {
+                Some(spelled) => out.push_str(&spelled.to_ascii_lowercase()),
+                None if part.is_ascii() => out.push(part.to_ascii_lowercase()),
+                None if part == '\u{2044}' || super::characters::is_word(part) => return None,
+                None if super::characters::is_nonspacing_mark(part) => {}
+                None => out.push(' '),
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::dataset::{BatchPlan, Clip, Corpus, DropReason, FilterConfig, PcmCache
 use crate::error::{Error, Result};
 use crate::features::{FrontEnd, LogMel, Scratch};
 use crate::model::pass::Chunk;
-use crate::text::{self, Tokenizer};
+use crate::text::{TextForm, Tokenizer};
 use crate::train::context::ContextDraw;
 use crate::units::SampleRate;
 
@@ -55,9 +55,15 @@ impl Speech {
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Manifest`], [`Error::Config`]
-    pub fn load(sources: &[SourceConfig], filter: &FilterConfig, cache: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Self> {
+    pub fn load(
+        sources: &[SourceConfig],
+        filter: &FilterConfig,
+        form: TextForm,
+        cache: &Path,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self> {
         let mut corpus = Corpus::load(sources, filter)?;
-        corpus.retain(DropReason::EmptyText, |u| filter.keep_empty_text || text::target(&u.entry.text).is_some());
+        corpus.retain(DropReason::EmptyText, |u| filter.keep_empty_text || form.target(&u.entry.text).is_some());
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let (cache, report) = PcmCache::build(cache, &corpus.audio_files(), threads, &decode, progress)?;
         for (path, reason) in &report.failed {
@@ -199,9 +205,9 @@ impl Preparer {
 ///
 /// # Errors
 /// [`Error::Manifest`]
-pub fn encode_targets(corpus: &Corpus, tokenizer: &Tokenizer, sources: &[SourceConfig]) -> Result<Vec<Vec<u32>>> {
+pub fn encode_targets(corpus: &Corpus, form: TextForm, tokenizer: &Tokenizer, sources: &[SourceConfig]) -> Result<Vec<Vec<u32>>> {
     let encode = |u: &crate::dataset::corpus::Utterance| {
-        let text = text::target(&u.entry.text).unwrap_or_default();
+        let text = form.target(&u.entry.text).unwrap_or_default();
         tokenizer.encode(&text).map_err(|e| Error::Manifest {
             path: sources.get(u.source).map(|s| s.path.clone()).unwrap_or_default(),
             line: u.entry.line,

@@ -10,6 +10,7 @@ use crate::dataset::{AugmentConfig, BucketConfig, FilterConfig, SourceConfig, Sp
 use crate::error::{Error, Result};
 use crate::kernel::gemm::Precision;
 use crate::model::config::EncoderConfig;
+use crate::text::TextForm;
 use crate::train::context::StreamingConfig;
 use crate::train::schedule::ScheduleConfig;
 
@@ -51,6 +52,9 @@ pub struct RunConfig {
     /// Terms of the loss.
     #[serde(default)]
     pub loss: LossConfig,
+    /// Terms of the loss for an encoder with languages; their defaults where it has some and this is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub languages: Option<LanguageLoss>,
     /// AdamW and clipping.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
@@ -81,6 +85,9 @@ pub struct DataConfig {
     /// Which utterances are used.
     #[serde(default)]
     pub filter: FilterConfig,
+    /// What becomes of transcripts: `english` (a-z, numbers in words) or `letters` (of any language, with accents).
+    #[serde(default)]
+    pub text: TextForm,
 }
 
 /// Tokens.
@@ -126,6 +133,24 @@ pub struct LossConfig {
 impl Default for LossConfig {
     fn default() -> Self {
         Self { intermediate: 0.3, balance: 0.01, z: 0.001 }
+    }
+}
+
+/// Terms of the loss for an encoder with languages (`encoder.languages`). Each batch then holds the utterances of one module and goes through the
+/// model twice, with its module and with the shared one; `loss` is the mean over both. A batch of utterances that no module is for trains the
+/// shared one alone.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LanguageLoss {
+    /// Weight of Fuse Distillation, the symmetric Kullback-Leibler divergence between the posteriors of both passes, nats per encoder step.
+    pub distillation: f64,
+    /// Weight of the language identification's cross-entropy, nats per utterance, on the pass with the shared module.
+    pub identification: f64,
+}
+
+impl Default for LanguageLoss {
+    fn default() -> Self {
+        Self { distillation: 1.0, identification: 0.1 }
     }
 }
 
@@ -291,6 +316,11 @@ impl RunConfig {
         within("loss.intermediate", self.loss.intermediate, 0.0, 0.9)?;
         within("loss.balance", self.loss.balance, 0.0, 100.0)?;
         within("loss.z", self.loss.z, 0.0, 100.0)?;
+        if let Some(languages) = &self.languages {
+            within("languages.distillation", languages.distillation, 0.0, 100.0)?;
+            within("languages.identification", languages.identification, 0.0, 100.0)?;
+            rule(self.encoder.languages.is_some(), "languages: the encoder has none (encoder.languages)".into())?;
+        }
         within("streaming.probability", self.streaming.probability, 0.0, 1.0)?;
         rule(
             self.streaming.probability == 0.0 || !self.encoder.context.chunk_sizes().is_empty(),

@@ -10,6 +10,7 @@ use crate::eval::{WordErrors, wer};
 use crate::features::FrontEnd;
 use crate::kernel::gemm::Precision;
 use crate::model::asr::AsrModel;
+use crate::model::pass::Pass;
 use crate::pipeline::batch::{Recognition, recognize};
 use crate::text::{Normalizer, Tokenizer};
 use crate::train::batch::Speech;
@@ -57,7 +58,7 @@ impl Dev {
                 utterance.truncate(front_end.valid_frames(samples.len()));
                 features.push(utterance);
             }
-            let Recognition { log_probs, vocab, .. } = recognize(model, &features, None, precision, device);
+            let Recognition { log_probs, vocab, .. } = recognize(model, &features, &Pass::inference(precision), device);
             for (&i, log_probs) in chunk.iter().zip(&log_probs) {
                 let hypothesis = tokenizer.decode(&greedy(log_probs, log_probs.len() / vocab, vocab, tokenizer.blank()).tokens);
                 let entry = &self.speech.corpus.utterances[i].entry;

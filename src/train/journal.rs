@@ -40,6 +40,12 @@ pub enum Line {
         speed: f64,
         /// Steps left out because the gradient was not finite.
         skipped: u64,
+        /// Divergence between the passes with the module and with the shared one, nats per encoder step, where there are languages.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        divergence: Option<f64>,
+        /// Share of the utterances whose module was identified, where there are languages.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        identified: Option<f64>,
     },
     /// WER of the averaged weights.
     Dev {
@@ -152,6 +158,8 @@ mod tests {
             load,
             speed: 1.0,
             skipped: 1,
+            divergence: None,
+            identified: None,
         };
         Journal::open(&path, 0).unwrap().write(&line).unwrap();
         drop(Journal::open(&path, 1).unwrap());

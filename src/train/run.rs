@@ -1,6 +1,5 @@
 //! The training loop.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,28 +8,26 @@ use burn::tensor::Device;
 use crate::checkpoint::directory::{FORMAT_VERSION, ModelConfig, ModelDirectory};
 use crate::checkpoint::safetensors_file::write_atomically;
 use crate::checkpoint::weights;
+use crate::dataset::Loader;
 use crate::dataset::augment::{Augmenter, Sounds};
-use crate::dataset::bucket::{Item, ctc_steps};
-use crate::dataset::{Loader, Planner, SourceConfig};
 use crate::error::{Error, Result};
-use crate::features::{FrontEnd, FrontEndConfig, Normalization};
+use crate::features::FrontEnd;
 use crate::kernel::rng::SplitMix;
 use crate::model::asr::AsrModel;
 use crate::model::pass::Pass;
-use crate::text::{self, Tokenizer};
-use crate::train::batch::{HostBatch, Preparer, Speech, encode_targets, feature_statistics, log, read_sounds};
+use crate::text::Tokenizer;
+use crate::train::batch::{HostBatch, Preparer, encode_targets, log, read_sounds};
 use crate::train::clusters;
-use crate::train::config::{RunConfig, TokenizerConfig};
+use crate::train::config::RunConfig;
 use crate::train::context::ContextDraw;
 use crate::train::evaluate::Dev;
 use crate::train::journal::{self, Journal, Line};
 use crate::train::optimizer::Optimizer;
 use crate::train::plot;
+use crate::train::prepare::{load_dev, load_speech, planner, prepare_model_parts, start_from};
 use crate::train::state::{self, Progress};
-use crate::train::step::batch_gradients;
+use crate::train::step::{Objective, batch_gradients};
 
-/// Utterances whose features give the mean and deviation of the mel bands.
-const STATISTICS_CLIPS: usize = 500;
 /// Batches prepared ahead of the step.
 const PREFETCH: usize = 6;
 /// Steps in a row without a finite gradient after which a run gives up.
@@ -66,6 +63,7 @@ struct Session<'a> {
     config: &'a RunConfig,
     device: Device,
     tokenizer: Tokenizer,
+    objective: Objective,
     model_config: ModelConfig,
     front_end: FrontEnd,
     dev: Option<Dev>,
@@ -88,11 +86,11 @@ impl<'a> Session<'a> {
     fn start(config: &'a RunConfig, device: &Device) -> Result<Self> {
         config.validate()?;
         std::fs::create_dir_all(&config.output).map_err(|e| Error::io(&config.output, e))?;
-        let speech = Speech::load(&config.data.train, &config.data.filter, &config.data.cache, &mut decode_progress)?;
+        let speech = load_speech(config)?;
         log(format_args!("{}", speech.corpus.report()));
         let (tokenizer, front_end_config) = prepare_model_parts(config, &speech)?;
         let front_end = FrontEnd::new(front_end_config.clone())?;
-        let targets = encode_targets(&speech.corpus, &tokenizer, &config.data.train)?;
+        let targets = encode_targets(&speech.corpus, config.data.text, &tokenizer, &config.data.train)?;
         let planner = planner(config, &speech, &targets, &front_end)?;
         let voices: Arc<dyn crate::dataset::augment::Clips> = Arc::new(speech.sounds());
         let sounds = match &config.data.noise {
@@ -110,8 +108,7 @@ impl<'a> Session<'a> {
         let training = device.clone().autodiff();
         let mut model = AsrModel::new(&config.encoder, tokenizer.vocab_size(), config.seed, &training)?;
         if let Some(init) = &config.init {
-            let start = ModelDirectory::open(init)?;
-            model = start.weights.fill(model)?;
+            model = start_from(&ModelDirectory::open(init)?, model)?;
         }
         let mut optimizer = Optimizer::new(config.optimizer, &model);
         log(format_args!("{:.2} M parameters, {} tokens", optimizer.parameters() as f64 / 1e6, tokenizer.vocab_size()));
@@ -138,6 +135,7 @@ impl<'a> Session<'a> {
         Ok(Self {
             config,
             device: training,
+            objective: Objective { blank: tokenizer.blank(), loss: config.loss, languages: config.languages.unwrap_or_default() },
             tokenizer,
             model_config,
             front_end,
@@ -170,8 +168,8 @@ impl<'a> Session<'a> {
         for _ in 0..self.config.optimizer.accumulate {
             let batch = self.loader.next().ok_or_else(|| Error::Training { reason: "the batches ended".into() })??;
             let seed = SplitMix::stream(self.config.seed, self.progress.batch).next_u64();
-            let pass = Pass::training(precision, seed).with_chunk(batch.chunk);
-            let (gradients, report) = batch_gradients(&self.model, &batch, self.tokenizer.blank(), &self.config.loss, &pass, &self.device);
+            let pass = || Pass::training(precision, seed).with_chunk(batch.chunk);
+            let (gradients, report) = batch_gradients(&self.model, &batch, &self.objective, pass, &self.device);
             self.optimizer.accumulate(&self.model, &gradients);
             clusters::follow(&self.model, &mut self.optimizer, &report.spreads);
             self.progress.window.add(&report);
@@ -234,6 +232,8 @@ impl<'a> Session<'a> {
             load: window.load_shares(),
             speed,
             skipped: window.skipped,
+            divergence: window.languages.divergence_per_step(),
+            identified: window.languages.identified_share(),
         };
         let left = (self.config.control.audio_hours - self.hours()).max(0.0) / speed;
         log(format_args!(
@@ -293,75 +293,6 @@ impl<'a> Session<'a> {
             _ => self.evaluate()?,
         };
         Ok(Outcome { steps: self.progress.step, audio_hours: self.hours(), last_loss: self.last_loss, dev_wer })
-    }
-}
-
-/// Tokenizer and front end: of the model a run starts from, or made from the training set and kept in the run folder.
-fn prepare_model_parts(config: &RunConfig, speech: &Speech) -> Result<(Tokenizer, FrontEndConfig)> {
-    if let Some(init) = &config.init {
-        let start = ModelDirectory::open(init)?;
-        return Ok((start.tokenizer, start.config.front_end));
-    }
-    let kept = config.output.join("tokenizer.json");
-    let tokenizer = if kept.exists() {
-        Tokenizer::load(&kept)?
-    } else {
-        let texts: Vec<String> = speech.corpus.utterances.iter().filter_map(|u| text::target(&u.entry.text)).collect();
-        let tokenizer = match config.tokenizer {
-            TokenizerConfig::Characters => Tokenizer::train_characters(&texts)?,
-            TokenizerConfig::Bpe { vocab_size } => Tokenizer::train_bpe(texts, vocab_size)?,
-        };
-        tokenizer.save(&kept)?;
-        tokenizer
-    };
-    let kept = config.output.join("front_end.json");
-    let front_end = if kept.exists() {
-        let text = std::fs::read_to_string(&kept).map_err(|e| Error::io(&kept, e))?;
-        serde_json::from_str(&text).map_err(|e| Error::config(&kept, e.to_string()))?
-    } else {
-        let raw = FrontEnd::new(FrontEndConfig::omniscribe(config.encoder.mels, Normalization::None))?;
-        let (mean, std) = feature_statistics(speech, &raw, STATISTICS_CLIPS)?;
-        let weight = config.front_end.utterance_mean;
-        let made = FrontEndConfig::omniscribe(config.encoder.mels, Normalization::Blend { weight, mean, std });
-        let json = serde_json::to_string(&made).map_err(|e| Error::config(&kept, e.to_string()))?;
-        write_atomically(&kept, json.as_bytes())?;
-        made
-    };
-    Ok((tokenizer, front_end))
-}
-
-fn planner(config: &RunConfig, speech: &Speech, targets: &[Vec<u32>], front_end: &FrontEnd) -> Result<Planner> {
-    let items = speech.clips.iter().zip(targets).zip(&speech.corpus.utterances);
-    let items = items.map(|((clip, target), u)| Item { samples: clip.samples.len(), min_steps: ctc_steps(target), weight: u.weight });
-    let (frames, subsampling) = (front_end.clone(), config.encoder.subsampling.clone());
-    let planner = Planner::new(
-        config.batches.clone(),
-        config.augment.speed.clone(),
-        config.seed,
-        items.collect(),
-        move |samples| frames.num_frames(samples),
-        move |frames| subsampling.output_len(frames),
-    )?;
-    log(format_args!("{} utterances have more tokens than steps and are left out", planner.unalignable().len()));
-    Ok(planner)
-}
-
-fn load_dev(config: &RunConfig) -> Result<Option<Dev>> {
-    if config.data.dev.is_empty() {
-        return Ok(None);
-    }
-    let sources: Vec<_> =
-        config.data.dev.iter().map(|p| SourceConfig { path: p.clone(), weight: 1.0, set_weights: Default::default() }).collect();
-    let filter = crate::dataset::FilterConfig { min_duration: 0.0, max_duration: 120.0, keep_empty_text: false };
-    let mut cache = config.data.cache.clone().into_os_string();
-    cache.push(".dev");
-    let speech = Speech::load(&sources, &filter, Path::new(&cache), &mut decode_progress)?;
-    Ok(Some(Dev { speech, groups: config.data.dev_groups.clone() }))
-}
-
-fn decode_progress(p: crate::dataset::Progress) {
-    if p.done.is_multiple_of(500) || p.done == p.total {
-        log(format_args!("decoding audio: {} of {}, {} failed, {:.2} h", p.done, p.total, p.failed, p.seconds / 3600.0));
     }
 }
 

@@ -10,7 +10,8 @@ use crate::model::moe::clusters::Spread;
 use crate::model::ops::ctc::ctc_loss;
 use crate::model::pass::Pass;
 use crate::train::batch::HostBatch;
-use crate::train::config::LossConfig;
+use crate::train::config::{LanguageLoss, LossConfig};
+use crate::train::languages::{LanguageReport, divergence, identification};
 
 /// Numbers of one batch, for the log.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -27,24 +28,79 @@ pub struct BatchReport {
     pub load: Vec<Vec<usize>>,
     /// Spread of the clusters of every layer (counted from 0) that follows it.
     pub spreads: Vec<(usize, Spread)>,
+    /// Of a batch that went through two modules.
+    pub languages: LanguageReport,
 }
 
-/// Loss per token of a batch, its gradients, and its report.
+impl BatchReport {
+    /// Takes in one of the two passes of a batch: means of losses, sums of choices.
+    fn add_half(&mut self, pass: Self) {
+        self.ctc += 0.5 * pass.ctc;
+        self.intermediate += 0.5 * pass.intermediate;
+        self.balance += 0.5 * pass.balance;
+        self.tokens = pass.tokens;
+        self.spreads.extend(pass.spreads);
+        if self.load.is_empty() {
+            self.load = pass.load;
+        } else {
+            self.load.iter_mut().flatten().zip(pass.load.into_iter().flatten()).for_each(|(sum, n)| *sum += n);
+        }
+    }
+}
+
+/// What is minimised.
+#[derive(Debug, Clone, Copy)]
+pub struct Objective {
+    /// The blank token.
+    pub blank: u32,
+    /// Weights of the terms.
+    pub loss: LossConfig,
+    /// Weights of those for an encoder with languages.
+    pub languages: LanguageLoss,
+}
+
+/// Loss of a batch, its gradients, and its report. `pass` gives passes that draw the same random numbers.
+///
+/// A batch of a module goes through the model twice: `(L_module + L_shared) / 2 + d divergence / steps + i identification`, with [`loss`] for L; the
+/// passes differ in their modules only, so that the divergence is 0 where these are equal.
 pub fn batch_gradients(
     model: &AsrModel,
     batch: &HostBatch,
-    blank: u32,
-    weights: &LossConfig,
-    pass: &Pass,
+    objective: &Objective,
+    pass: impl Fn() -> Pass,
     device: &Device,
 ) -> (Gradients, BatchReport) {
     let rows = batch.lengths.len();
     let mels = batch.features.len() / (rows * batch.frames).max(1);
     let features = Tensor::<3>::from_data(TensorData::new(batch.features.clone(), [rows, batch.frames, mels]), device);
     let lengths = Lengths::new(batch.lengths.clone(), batch.frames);
-    let output = model.forward(features, &lengths, pass);
-    let (loss, report) = loss(output, &batch.targets, blank, weights);
-    (loss.backward(), report)
+    let modules = model.encoder.config().languages.as_ref().map_or(0, |l| l.modules.len());
+    let shared = model.forward(features.clone(), &lengths, &pass());
+    if batch.plan.group >= modules {
+        let (loss, report) = loss(shared, &batch.targets, objective.blank, &objective.loss);
+        return (loss.backward(), report);
+    }
+    let slot = batch.plan.group;
+    let own = model.forward(features, &lengths, &pass().with_slot(Some(slot)));
+    let steps = shared.lengths.clone();
+    let divergence = divergence(own.logits.clone(), shared.logits.clone(), &steps);
+    let (doubt, identified) = match shared.languages.clone() {
+        Some(logits) => identification(logits, slot),
+        None => unreachable!("a model with modules identifies them"),
+    };
+    let mut report = BatchReport {
+        languages: LanguageReport { divergence: scalar(&divergence), steps: steps.total(), identified, utterances: rows },
+        ..BatchReport::default()
+    };
+    let terms = divergence.mul_scalar(objective.languages.distillation / steps.total().max(1) as f64)
+        + doubt.mul_scalar(objective.languages.identification);
+    let mut both = terms;
+    for output in [own, shared] {
+        let (loss, part) = loss(output, &batch.targets, objective.blank, &objective.loss);
+        both = both + loss.mul_scalar(0.5);
+        report.add_half(part);
+    }
+    (both.backward(), report)
 }
 
 /// `((1 - i) CTC + i mean(middle CTC)) / tokens + balance + z`, `[1]`.

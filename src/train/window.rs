@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::train::exact;
+use crate::train::languages::LanguageReport;
 use crate::train::step::BatchReport;
 
 /// What the next log line is made of.
@@ -30,6 +31,9 @@ pub struct Window {
     pub batches: usize,
     /// Encoder steps by expert, for every MoE layer.
     pub load: Vec<Vec<usize>>,
+    /// Of batches with a module.
+    #[serde(default)]
+    pub languages: LanguageReport,
     /// Optimiser steps, skipped ones included.
     pub steps: u64,
     /// Steps left out because the gradient was not finite.
@@ -43,6 +47,7 @@ impl Window {
         self.intermediate += report.intermediate;
         self.balance += report.balance;
         self.tokens += report.tokens;
+        self.languages.add(&report.languages);
         self.batches += 1;
         self.load.resize(report.load.len(), Vec::new());
         for (sum, load) in self.load.iter_mut().zip(&report.load) {
@@ -74,11 +79,13 @@ mod tests {
             balance: 2.0,
             load: vec![load.to_vec()],
             spreads: vec![],
+            languages: LanguageReport { divergence: 0.5, steps: 4, identified: 1, utterances: 2 },
         };
         let mut window = Window::default();
         window.add(&report([1, 0]));
         window.add(&report([1, 1]));
         assert_eq!((window.ctc, window.tokens, window.batches), (0.2, 6, 2));
+        assert_eq!((window.languages.divergence_per_step(), window.languages.identified_share()), (Some(0.125), Some(0.5)));
         assert_eq!(window.load_shares(), [[0.6667, 0.3333]]);
         let back: Window = serde_json::from_str(&serde_json::to_string(&window).unwrap()).unwrap();
         assert_eq!(back, window);

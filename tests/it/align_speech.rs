@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use omniscribe::audio::{Limits, Reader};
 use omniscribe::decode::align::{Alignment, Fit, Matrix, Options, align};
 use omniscribe::features::FrontEnd;
+use omniscribe::model::pass::Pass;
 use omniscribe::pipeline::batch::recognize;
 use omniscribe::text::target;
 use omniscribe::units::SampleRate;
@@ -44,7 +45,7 @@ fn dev() -> (Vec<Utterance>, usize, Options) {
         }
         let mut reader = Reader::open(&speech.join(row["audio_filepath"].as_str().unwrap()), &Limits::default()).unwrap();
         let samples = reader.read_to_end_at(SampleRate::HZ_16000).unwrap().samples;
-        let log_probs = recognize(&model, &[front_end.compute(&samples)], None, Precision::Bf16, &device).log_probs.remove(0);
+        let log_probs = recognize(&model, &[front_end.compute(&samples)], &Pass::inference(Precision::Bf16), &device).log_probs.remove(0);
         utterances.push(Utterance { log_probs, words });
     }
     (utterances, model.vocab(), Options::new(tokenizer.blank(), Some(separator)))

@@ -229,7 +229,7 @@ fn steps_of(frames: usize) -> usize {
 }
 
 fn items(count: usize) -> Vec<Item> {
-    (0..count).map(|i| Item { samples: 4000 + i * 7919 % 90_000, min_steps: 5, weight: [1.0, 0.3, 2.5][i % 3] }).collect()
+    (0..count).map(|i| Item { samples: 4000 + i * 7919 % 90_000, min_steps: 5, weight: [1.0, 0.3, 2.5][i % 3], group: 0 }).collect()
 }
 
 fn planner(config: BucketConfig, speed: SpeedConfig, seed: u64, items: Vec<Item>) -> Planner {
@@ -279,7 +279,7 @@ fn weights_are_copies_on_average() {
 #[test]
 fn what_ctc_cannot_align_is_dropped_or_left_at_its_speed() {
     assert_eq!([ctc_steps::<u8>(&[]), ctc_steps(&[1]), ctc_steps(&[1, 1, 2, 2, 2])], [0, 1, 8]);
-    let item = |samples, min_steps| Item { samples, min_steps, weight: 1.0 };
+    let item = |samples, min_steps| Item { samples, min_steps, weight: 1.0, group: 0 };
     // 16000 samples: 101 frames, 26 steps.
     let items = vec![item(16_000, 26), item(16_000, 27), item(16_000, 20), item(0, 0)];
     for kind in [SpeedKind::Resample, SpeedKind::Frames] {
@@ -298,16 +298,17 @@ fn what_ctc_cannot_align_is_dropped_or_left_at_its_speed() {
 
 proptest! {
     #[test]
-    fn batches_keep_the_budget_and_lose_nobody(budget in 300..9000_usize, pad in 1..300_usize, max_rows in 1..40_usize, count in 1..200_usize, seed: u64, curriculum: bool) {
+    fn batches_keep_the_budget_and_lose_nobody(budget in 300..9000_usize, pad in 1..300_usize, max_rows in 1..40_usize, count in 1..200_usize, groups in 1..4_usize, seed: u64, curriculum: bool) {
         let config = BucketConfig { frames_per_batch: budget, pad_frames: pad, max_rows, curriculum_epochs: u64::from(curriculum) };
-        let items: Vec<_> = items(count).into_iter().map(|i| Item { weight: 1.0, ..i }).collect();
-        let epoch = planner(config, some_speed(), seed, items).epoch(0);
+        let items: Vec<_> = items(count).into_iter().enumerate().map(|(n, i)| Item { weight: 1.0, group: n * n % groups, ..i }).collect();
+        let epoch = planner(config, some_speed(), seed, items.clone()).epoch(0);
         let mut seen = BTreeSet::new();
         for (i, batch) in epoch.batches.iter().enumerate() {
             prop_assert_eq!((batch.position.batch, batch.batches), (i, epoch.batches.len()));
             prop_assert!(batch.frames % pad == 0 && !batch.rows.is_empty() && batch.rows.len() <= max_rows);
             prop_assert!(batch.rows.len() == 1 || batch.rows.len() * batch.frames <= budget);
             for row in &batch.rows {
+                prop_assert_eq!(items[row.key.utterance].group, batch.group);
                 prop_assert!(row.frames <= batch.frames && (0.8..=1.2).contains(&row.speed));
                 prop_assert!(seen.insert(row.key.utterance));
             }
@@ -400,7 +401,7 @@ fn observe(wave: &AugmentConfig, features: &SpecAugmentConfig, bucket: &BucketCo
     features.validate()?;
     let sounds = sounds();
     let clips = sounds.voices.clone().expect("voices");
-    let items = (0..clips.count()).map(|i| Item { samples: clips.samples(i), min_steps: 3, weight: 1.0 }).collect();
+    let items = (0..clips.count()).map(|i| Item { samples: clips.samples(i), min_steps: 3, weight: 1.0, group: 0 }).collect();
     let epoch = Planner::new(bucket.clone(), wave.speed.clone(), 5, items, frames_of, steps_of)?.epoch(0);
     let augmenter = Augmenter::new(wave.clone(), sounds)?;
     let rows = epoch.batches.iter().map(|plan| render(plan, &augmenter, features, clips.as_ref())).collect::<Result<_>>()?;
@@ -568,7 +569,7 @@ fn augmentation_speed() {
         ("transform", only(&|w| (w.codec.probability, w.codec.adpcm, w.codec.mu_law) = (1.0, 0.0, 0.0))),
     ];
     for (name, wave) in cases {
-        let items = voices.iter().map(|v| Item { samples: v.len(), min_steps: 1, weight: 1.0 }).collect();
+        let items = voices.iter().map(|v| Item { samples: v.len(), min_steps: 1, weight: 1.0, group: 0 }).collect();
         let epoch = planner(BucketConfig::default(), wave.speed.clone(), 1, items).epoch(0);
         let augmenter = Augmenter::new(wave, Sounds { voices: Some(Arc::new(voices.clone())), ..Sounds::default() }).expect("augmenter");
         let (mut samples, mut audio) = (Vec::new(), 0.0);

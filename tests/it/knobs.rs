@@ -135,6 +135,8 @@ fn encoder_choices(path: &str) -> Option<Vec<Value>> {
             Some(vec![json!({"kind": "stacking", "factor": 4, "hidden": 24}), json!({"kind": "convolution", "factor": 4, "channels": 6})])
         }
         "/subsampling/hidden" => Some(vec![Value::Null, json!(24), json!(25)]),
+        "/languages/places" => strings(&["all", "last"]),
+        "/languages/layers/0" => Some(vec![json!(1), json!(2), json!(3)]),
         "/intermediate" => Some(vec![json!({"layers": [2], "self_condition": false})]),
         "/intermediate/layers/0" => Some(vec![json!(1), json!(2), json!(3)]),
         _ => None,
@@ -232,6 +234,17 @@ fn no_dead_knob_with_strata() {
 }
 
 #[test]
+fn no_dead_knob_in_modules_for_languages() {
+    let stacking = json!({"kind": "stacking", "factor": 4, "hidden": null});
+    let mut config = preset(json!({"kind": "rotary"}), conformer(), json!({"kind": "dense"}), stacking, Value::Null);
+    let languages = json!({"field": "lang", "modules": ["de", "fr"], "rank": 3, "layers": [2], "places": "all"});
+    config.languages = Some(serde_json::from_value(languages).expect("languages"));
+    // Whose modules they are shows when they are trained and chosen: languages.rs.
+    let skip = |path: &str| path == "/languages/field" || path.starts_with("/languages/modules/");
+    assert_eq!(no_dead_knob(&config, skip, encoder_choices, encoder_shows), [""; 0]);
+}
+
+#[test]
 fn no_dead_knob_in_a_conformer_that_also_runs_in_chunks() {
     let stacking = json!({"kind": "stacking", "factor": 2, "hidden": 24});
     let mut config = preset(json!({"kind": "rotary"}), conformer(), experts("omni"), stacking, Value::Null);
@@ -294,7 +307,7 @@ const BUSY: [&str; 20] = [
 fn busy_tones() -> Tones {
     let tones = Tones::new();
     let old = std::fs::read_to_string(tones.path("train.jsonl")).expect("manifest");
-    let slow = line("1.wav", 1.14, "sol re ta").replace("}\n", ",\"set\":\"slow\"}\n");
+    let slow = line("1.wav", 1.14, "sol ré ta").replace("}\n", ",\"set\":\"slow\"}\n");
     let letters = "abcdefghijklmnopqrstuvwxyz ".repeat(4);
     tones.write("train.jsonl", &(old + &slow + &line("0.wav", 0.78, &letters)));
     tones.write("other.jsonl", &(line("2.wav", 1.14, "mi mi sol") + &slow));
@@ -337,6 +350,7 @@ fn no_dead_knob_in_a_run() {
         "/data/train/0/path" | "/data/dev/0" => Some(vec![place("other.jsonl")]),
         "/data/noise" => Some(vec![place("other_noise.jsonl")]),
         "/data/dev_groups/all/0" => Some(vec![json!("slow")]),
+        "/data/text" => Some(vec![json!("letters")]),
         "/tokenizer" => Some(vec![json!({"kind": "bpe", "vocab_size": 34})]),
         "/schedule" => {
             Some(["constant", "linear", "inverse_sqrt"].map(|kind| json!({"kind": kind, "warmup_steps": 3, "floor": 0.1})).into())

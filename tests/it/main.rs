@@ -24,6 +24,7 @@ mod hosts;
 mod instructions;
 mod inverse;
 mod knobs;
+mod languages;
 mod listen;
 mod long;
 mod model;

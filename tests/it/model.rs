@@ -489,6 +489,7 @@ fn configs() -> Vec<(&'static str, EncoderConfig)> {
         block: BlockConfig::Transformer,
         feed_forward: experts(RouterKind::Omni, "2x2-1x4-1x1", false, 0.1),
         intermediate: None,
+        languages: None,
     };
     let conformer = |kernel, norm, convolution_bias| BlockConfig::Conformer { kernel, norm, convolution_bias };
     let striding = |factor| EncoderConfig {

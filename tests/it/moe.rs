@@ -182,6 +182,7 @@ impl<'a> Case<'a> {
             up_bias: bias("b1", d_ff),
             down: param(&swap_last(w2), [experts, d_ff, d_model]),
             down_bias: bias("b2", d_model),
+            languages: None,
         }
     }
 
@@ -570,6 +571,7 @@ mod toy {
                 up_bias: param(&up_bias, [2, 2]),
                 down: param(&down, [2, 2, 2]),
                 down_bias: param(&down_bias, [2, 2]),
+                languages: None,
             };
             let routing = router.route(run.out.clone(), &Lengths::full(1, 3), &pass());
             run.out = run.out.clone() + experts.forward(run.out, &routing, Activation::Relu, &pass());
@@ -614,6 +616,7 @@ fn random_experts(rng: &mut SplitMix, experts: usize, d_model: usize, d_ff: usiz
         up_bias: param(&random(rng, experts * d_ff, 0.3), [experts, d_ff]),
         down: param(&random(rng, experts * d_ff * d_model, 0.4), [experts, d_ff, d_model]),
         down_bias: param(&random(rng, experts * d_model, 0.3), [experts, d_model]),
+        languages: None,
     }
 }
 
@@ -731,6 +734,7 @@ fn experts_may_be_renumbered_with_the_columns_of_the_router() {
                 up_bias: blocks(&setting.experts.up_bias, order),
                 down: blocks(&setting.experts.down, order),
                 down_bias: blocks(&setting.experts.down_bias, order),
+                languages: None,
             },
             ..Setting::new(seed as u64)
         };
@@ -760,6 +764,7 @@ fn one_expert_is_a_dense_feed_forward_to_the_bit() {
             up_bias: flat(&experts.up_bias, 18),
             down: param(&values(&experts.down.val()), [18, D_MODEL]),
             down_bias: flat(&experts.down_bias, D_MODEL),
+            languages: None,
         };
         let golden = dense.forward(x.reshape([3, 8, D_MODEL]), Activation::Gelu, &pass());
         assert_eq!(values(&y), values(&golden), "seed {seed}");
@@ -867,6 +872,7 @@ fn sigma_figures_of_the_toy() {
         up_bias: param(&[0.0; 3], [3, 1]),
         down: param(&[1.0, 2.0, 0.5, -1.0, 2.0, 0.0], [3, 1, 2]),
         down_bias: param(&[0.0; 6], [3, 2]),
+        languages: None,
     };
     let router = router(&[1.0, 0.0, 1.0, 0.0, 1.0, 1.0], 2, 3, None).with_gate(Gate::Sigmoid { top_k: 2, dropout: 0.0 });
     let x = tensor(&[0.5, -1.0], [1, 2]);

@@ -42,6 +42,7 @@ fn render() -> String {
             Some("lm_peers") => language_models(&mut text, &name, &json),
             Some("compress") => compress(&mut text, &name, &json),
             Some("offload") => offload(&mut text, &name, &json),
+            Some("languages") => languages(&mut text, &name, &json),
             Some("modularity") => modularity(&mut text, &name, &json),
             Some("hotwords") => hotwords(&mut text, &name, &json),
             Some("long") => long(&mut text, &name, &json),
@@ -255,6 +256,53 @@ fn offload(text: &mut String, name: &str, json: &Value) {
         )
         .unwrap();
     }
+}
+
+/// Error rates by language with modules and without, and how often a language is identified.
+fn languages(text: &mut String, name: &str, json: &Value) {
+    heading(text, "Modules for languages against more experts", name, json);
+    writeln!(text, "{}\n", json["about"].as_str().unwrap()).unwrap();
+    let rows = json["rows"].as_array().unwrap();
+    let names: Vec<&String> = rows[0]["languages"].as_object().unwrap().keys().collect();
+    let header: Vec<String> =
+        names.iter().map(|l| format!("{l} ({})", rows[0]["languages"][l.as_str()]["utterances"])).chain(["mean".into()]).collect();
+    for (rate, title) in [("cer", "Character error rate, % (clips)"), ("wer", "Word error rate, %")] {
+        let columns = header.join(" | ");
+        writeln!(text, "| {title} | parameters (active) | {columns} |\n|---|---|{}", "---|".repeat(header.len())).unwrap();
+        for row in rows {
+            let kind = match (row["model"].as_str().unwrap(), row["heard_by"].as_str().unwrap()) {
+                ("dense", _) => "dense",
+                ("experts", _) => "4 experts, one router",
+                (_, "shared") => "modules: the shared one",
+                (_, "manifest") => "modules: the language's own",
+                (_, "auto") => "modules: the identified one",
+                other => panic!("{name}: {other:?}"),
+            };
+            let rates = names.iter().map(|l| &row["languages"][l.as_str()][rate]).chain([&row["mean"][rate]]);
+            let cells: Vec<String> = rates.map(|r| format!("{:.1}", 100.0 * r.as_f64().unwrap())).collect();
+            let millions = |key: &str| row[key].as_f64().unwrap() / 1e6;
+            writeln!(text, "| {kind} | {:.2} M ({:.2} M) | {} |", millions("parameters"), millions("active"), cells.join(" | ")).unwrap();
+        }
+        text.push('\n');
+    }
+    let identified = &json["identification"];
+    writeln!(
+        text,
+        "| Language identified, % | {} | all clips | seconds for all |\n|---|{}",
+        header.join(" | "),
+        "---|".repeat(header.len() + 2)
+    )
+    .unwrap();
+    for (key, title) in
+        [("head", "the head on the mean state (`--language auto`)"), ("most_confident_module", "the module with the most confident words")]
+    {
+        let by = &identified[key];
+        let shares = names.iter().map(|l| &by["by_language"][l.as_str()]).chain([&by["mean"], &by["all"]]);
+        let cells: Vec<String> = shares.map(|s| format!("{:.1}", 100.0 * s.as_f64().unwrap())).collect();
+        writeln!(text, "| {title} | {} | {:.0} |", cells.join(" | "), by["seconds"].as_f64().unwrap()).unwrap();
+    }
+    writeln!(text, "\nSaying English of every clip is right for {:.1} % of them.", 100.0 * identified["always_english"].as_f64().unwrap())
+        .unwrap();
 }
 
 /// Functional experts of every layer, and what is lost without them.

@@ -64,7 +64,7 @@ fn walk(layer: &StrataLayer, strata: &[usize], stream: Tensor<2>, normed: Tensor
 }
 
 fn all_gradients(layer: &StrataLayer, inputs: [&Tensor<3>; 2], gradients: &Gradients) -> Vec<(String, Vec<f64>)> {
-    let Experts { up, up_bias, down, down_bias } = &layer.experts;
+    let Experts { up, up_bias, down, down_bias, languages: _ } = &layer.experts;
     let mut all = vec![
         ("stream".to_string(), gradient(inputs[0], gradients)),
         ("normed".to_string(), gradient(inputs[1], gradients)),

@@ -134,6 +134,7 @@ fn read_config(path: &Path, value: &Value, name: String) -> Result<(ModelConfig,
         },
         feed_forward: FeedForwardConfig::Dense,
         intermediate: None,
+        languages: None,
     };
     let config = ModelConfig { format_version: FORMAT_VERSION, name, front_end, encoder: config };
     config.validate().map_err(|e| renamed(e, path))?;

@@ -73,6 +73,7 @@ pub fn read_config(
         block: BlockConfig::Conformer { kernel: encoder.size_or("conv_kernel_size", 9)?, norm: ConvolutionNorm::Batch, convolution_bias },
         feed_forward: FeedForwardConfig::Dense,
         intermediate: None,
+        languages: None,
     };
     let front_end = front_end.unwrap_or_else(|| FrontEndConfig::parakeet(mels));
     let model = ModelConfig { format_version: FORMAT_VERSION, name, front_end, encoder };

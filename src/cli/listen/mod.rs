@@ -13,6 +13,7 @@ use clap::Args;
 use crate::audio::{Header, RawFormat, RawShape, Recording};
 use crate::cli::decoding::DecodingArguments;
 use crate::cli::device::{self, DeviceChoice};
+use crate::cli::language::LanguageArgument;
 use crate::cli::listen::input::{Input, Read};
 use crate::cli::listen::view::{Status, View};
 use crate::cli::precision::Dtype;
@@ -83,6 +84,8 @@ pub struct Arguments {
     #[arg(long, default_value_t = 1)]
     threads: usize,
     #[command(flatten)]
+    language: LanguageArgument,
+    #[command(flatten)]
     decoding: DecodingArguments,
     /// Say what is used, and at the end how fast and how steady it was
     #[arg(short, long)]
@@ -121,7 +124,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     rayon::ThreadPoolBuilder::new().num_threads(arguments.threads.max(1)).build_global()?;
     let folder = find_model(arguments.model.as_deref())?;
     let decoding = arguments.decoding.decoding(&folder)?;
-    let transcriber = Transcriber::open(&folder, device::open(arguments.device)?, arguments.dtype.precision())?.with_decoding(&decoding)?;
+    let transcriber = Transcriber::open(&folder, device::open(arguments.device)?, arguments.dtype.precision())?;
+    let transcriber = arguments.language.apply(transcriber)?.with_decoding(&decoding)?;
     if arguments.verbose {
         let (model, loaded) = (folder.display(), start.elapsed().as_millis());
         eprintln!("{}, model {model}, decoder {}, loaded in {loaded} ms", input.describe(), decoding.describe());

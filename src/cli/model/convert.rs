@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use crate::checkpoint::convert as conversion;
+use crate::checkpoint::languages;
 use crate::checkpoint::manifest::{Manifest, licence_of};
 use crate::checkpoint::safetensors_file::Storage;
 use crate::checkpoint::upcycle::Upcycle;
@@ -60,6 +61,9 @@ pub struct Convert {
     /// How weights are stored
     #[arg(long, value_enum, default_value = "f32")]
     storage: StorageChoice,
+    /// Of a model with modules for languages: put one into the weights, by name or the `shared` one, and leave the others out (default: keep all)
+    #[arg(long, value_name = "NAME|shared")]
+    language: Option<String>,
 }
 
 /// Flags of `omniscribe model upcycle`.
@@ -91,9 +95,18 @@ pub fn run(arguments: &Convert) -> anyhow::Result<ExitCode> {
     let path = find_model(Some(&arguments.model))?;
     note_licence(&path);
     let opened = Opened::open(&path)?;
-    conversion::convert(&opened, &arguments.output, arguments.storage.into())?;
+    let made = match &arguments.language {
+        None => {
+            conversion::convert(&opened, &arguments.output, arguments.storage.into())?;
+            format!("converted from {}", opened.name())
+        }
+        Some(name) => {
+            languages::export(&ModelDirectory::open(&path)?, name, &arguments.output, arguments.storage.into())?;
+            format!("module {name} of {}", opened.name())
+        }
+    };
     companions::carry(&path, &arguments.output)?;
-    Manifest::write(&arguments.output, format!("converted from {}", opened.name()), licence_of(&path))?;
+    Manifest::write(&arguments.output, made, licence_of(&path))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,6 +2,7 @@
 
 mod inputs;
 mod outputs;
+mod subtitles;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -19,10 +20,12 @@ use crate::audio::Channels;
 use crate::audio::vad::VadOptions;
 use crate::cli::decoding::DecodingArguments;
 use crate::cli::device::DeviceChoice;
+use crate::cli::language::LanguageArgument;
 use crate::cli::offload::{self, ExpertMemory};
 use crate::cli::precision::Dtype;
 use crate::cli::transcribe::inputs::{Depth, Input, Shard, expand};
 use crate::cli::transcribe::outputs::{OutputFolder, stems};
+use crate::cli::transcribe::subtitles::SubtitleArguments;
 use crate::error::Error;
 use crate::pipeline::chunk::ChunkConfig;
 use crate::pipeline::format::{Format, FormatOptions, write};
@@ -89,6 +92,8 @@ pub struct Arguments {
     #[arg(long, help_heading = "Text")]
     case: bool,
     #[command(flatten)]
+    language: LanguageArgument,
+    #[command(flatten)]
     decoding: DecodingArguments,
     #[command(flatten)]
     experts: ExpertMemory,
@@ -111,35 +116,6 @@ impl FromStr for Formats {
 
     fn from_str(list: &str) -> crate::error::Result<Self> {
         Format::parse_list(list).map(Self)
-    }
-}
-
-/// How subtitles look.
-#[derive(Debug, Args)]
-struct SubtitleArguments {
-    /// Most characters of a subtitle line
-    #[arg(long, alias = "max_line_width", default_value_t = 42, help_heading = "Subtitles (srt, vtt, lrc)")]
-    max_line_width: usize,
-    /// Most lines of a subtitle
-    #[arg(long, alias = "max_line_count", default_value_t = 2, help_heading = "Subtitles (srt, vtt, lrc)")]
-    max_line_count: usize,
-    /// Most words of a subtitle line
-    #[arg(long, alias = "max_words_per_line", help_heading = "Subtitles (srt, vtt, lrc)")]
-    max_words_per_line: Option<usize>,
-    /// Underline every word while it is spoken
-    #[arg(long, alias = "highlight_words", help_heading = "Subtitles (srt, vtt, lrc)")]
-    highlight_words: bool,
-}
-
-impl SubtitleArguments {
-    fn options(&self) -> FormatOptions {
-        FormatOptions {
-            max_line_width: Some(self.max_line_width),
-            max_line_count: Some(self.max_line_count),
-            max_words_per_line: self.max_words_per_line,
-            highlight_words: self.highlight_words,
-            ..FormatOptions::default()
-        }
     }
 }
 
@@ -180,6 +156,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     let start = Instant::now();
     let (transcriber, experts) = arguments.experts.open(&folder, arguments.device, arguments.dtype.precision())?;
+    let transcriber = arguments.language.apply(transcriber)?;
     let transcriber = transcriber
         .with_decoding(&decoding)?
         .with_channels(arguments.channels)
@@ -187,7 +164,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .with_writing(writing)
         .with_batch_memory(arguments.batch_memory << 20);
     let settings = format!(
-        "{} {} {:?} vad {} channels {:?} chunks {:?} {:?} stream {:?} itn {} case {}",
+        "{} {} {:?} vad {} channels {:?} chunks {:?} {:?} stream {:?} itn {} case {} language {:?}",
         Transcriber::fingerprint(&folder)?,
         decoding.describe(),
         arguments.dtype,
@@ -197,7 +174,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         arguments.context_seconds,
         arguments.chunk_ms,
         arguments.itn,
-        arguments.case
+        arguments.case,
+        arguments.language.name()
     );
     let mut sink = match &arguments.output_dir {
         Some(path) => Sink::Folder(OutputFolder::open(path, &formats, &options, &settings)?),

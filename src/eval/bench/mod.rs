@@ -16,6 +16,7 @@ use crate::eval::report::environment::peak_memory_bytes;
 use crate::eval::report::journal::{Failure, Journal, Utterance as Line};
 use crate::eval::report::result::{self, Measured, Provenance, RunResult, Shares, Speed, corpus_sha256, rtfx};
 use crate::eval::score::{Scoring, TextScore};
+use crate::pipeline::language::Spoken;
 use crate::pipeline::region::Stretch;
 use crate::pipeline::transcriber::Transcriber;
 use crate::pipeline::transcript::Word;
@@ -120,7 +121,9 @@ impl Bench<'_> {
         let (chunker, limits) = (self.transcriber.chunker(), Limits::default());
         let (mut usage, mut audio_seconds, mut recognised, mut failure) = (Usage::default(), 0.0, 0, None);
         let start = Instant::now();
-        let spent = self.transcriber.run(
+        let slots: Vec<_> = work.iter().map(|(_, utterance)| self.slot(utterance)).collect();
+        let spent = self.transcriber.run_by(
+            self.transcriber.modules(&slots),
             |feed| {
                 // The consumer stops only when this ends.
                 let _ = files.iter().try_for_each(|file| listen(file, &chunker, &limits, feed));
@@ -175,6 +178,12 @@ impl Bench<'_> {
         let result = RunResult::of(self.provenance, &lines, measured)?;
         result.write(&self.output)?;
         Ok((result, lines))
+    }
+
+    /// The slot of the module for an utterance; `None` is the shared one.
+    fn slot(&self, utterance: &Utterance) -> Option<usize> {
+        let (labels, set) = (&utterance.labels, utterance.set.as_deref());
+        self.transcriber.slot_of(&Spoken { lang: labels.lang.as_deref(), accent: labels.accent.as_deref(), set })
     }
 
     fn heard(&self, stretch: &Stretch) -> Heard {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::ami::{Segment, Speaker, Word};
 use super::draft::Draft;
-use super::{AmiCommas, ProblemKind, Utterance};
+use super::{AmiCommas, Labels, ProblemKind, Utterance};
 use crate::audio::Channel;
 
 /// A piece with more words is cut at a comma.
@@ -86,6 +86,7 @@ pub(super) fn add(speaker: &Speaker, segments: &[Segment], words: &[Word], comma
             reference: text,
             speaker: Some(speaker.name.clone()),
             set: None,
+            labels: Labels::default(),
             recording: speaker.meeting.clone(),
             duration: None,
         });

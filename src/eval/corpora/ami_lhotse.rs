@@ -1,8 +1,8 @@
 //! AMI as Lhotse's recipe cuts and cleans it (`normalize_text="kaldi"`, `max_words_per_segment=30`).
 
-use super::Utterance;
 use super::ami::{Segment, Speaker, Word};
 use super::draft::Draft;
+use super::{Labels, Utterance};
 use crate::audio::Channel;
 use crate::units::SampleRate;
 
@@ -56,6 +56,7 @@ pub(super) fn add(speaker: &Speaker, segments: &[Segment], words: &[Word], draft
                 reference: texts.join(" "),
                 speaker: Some(speaker.name.clone()),
                 set: None,
+                labels: Labels::default(),
                 recording: speaker.meeting.clone(),
                 duration: None,
             });

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::draft::Draft;
-use super::{Chime6Channels, Chime6Sessions, Layout, ProblemKind, Rules, Split, Utterance, files};
+use super::{Chime6Channels, Chime6Sessions, Labels, Layout, ProblemKind, Rules, Split, Utterance, files};
 use crate::audio::Channel;
 use crate::error::{Error, Result};
 
@@ -123,6 +123,7 @@ fn read(root: &Path, rules: &Rules, draft: &mut Draft) -> Result<()> {
                     reference: clean(words),
                     speaker: Some(speaker.clone()),
                     set: None,
+                    labels: Labels::default(),
                     recording: session.into(),
                     duration: None,
                 });

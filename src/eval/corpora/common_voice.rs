@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::draft::Draft;
 use super::files::{self, Table};
-use super::{Layout, Rules, Split, Utterance};
+use super::{Labels, Layout, Rules, Split, Utterance};
 use crate::audio::Channel;
 use crate::error::Result;
 
@@ -39,6 +39,7 @@ fn read(root: &Path, rules: &Rules, draft: &mut Draft) -> Result<()> {
         let audio = if files::is_audio(Path::new(clip)) { clips.join(clip) } else { files::audio_named(&clips, clip, "mp3") };
         let id = files::stem(&audio);
         draft.add(Utterance {
+            labels: Labels::default(),
             recording: id.clone(),
             id,
             audio,

@@ -67,6 +67,7 @@ impl Draft {
 mod tests {
     use super::*;
     use crate::audio::Channel;
+    use crate::eval::corpora::Labels;
 
     #[test]
     fn each_check_lists_its_problem_and_the_rest_goes_on() {
@@ -82,6 +83,7 @@ mod tests {
             reference: "a".into(),
             speaker: None,
             set: None,
+            labels: Labels::default(),
             recording: "x".into(),
             duration: None,
         };

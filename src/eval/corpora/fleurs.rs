@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::draft::Draft;
-use super::{FleursText, Layout, Rules, Split, Utterance, files};
+use super::{FleursText, Labels, Layout, Rules, Split, Utterance, files};
 use crate::audio::Channel;
 use crate::error::{Error, Result};
 use crate::units::SampleRate;
@@ -72,6 +72,7 @@ fn read(root: &Path, rules: &Rules, draft: &mut Draft) -> Result<()> {
             reference: text.into(),
             speaker: None,
             set: None,
+            labels: Labels::default(),
             recording: files::stem(Path::new(file)),
             duration: samples.trim().parse().ok().map(|n| SampleRate::HZ_16000.seconds(n)),
         });

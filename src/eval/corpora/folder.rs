@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::draft::Draft;
-use super::{Layout, ProblemKind, Rules, Utterance, files};
+use super::{Labels, Layout, ProblemKind, Rules, Utterance, files};
 use crate::audio::Channel;
 use crate::error::Result;
 
@@ -44,6 +44,7 @@ fn read(root: &Path, _: &Rules, draft: &mut Draft) -> Result<()> {
             reference: text,
             speaker: None,
             set: None,
+            labels: Labels::default(),
             recording: name,
             duration: None,
         });

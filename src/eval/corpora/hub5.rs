@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::draft::Draft;
 use super::stm::{self, Row};
-use super::{Hub5Padding, Layout, ProblemKind, Rules, Split, StmText, Utterance, files};
+use super::{Hub5Padding, Labels, Layout, ProblemKind, Rules, Split, StmText, Utterance, files};
 use crate::error::{Error, Result};
 
 /// References of the whole evaluation.
@@ -106,6 +106,7 @@ fn read(root: &Path, rules: &Rules, prefix: &str, draft: &mut Draft) -> Result<(
             // Kaldi's recipes take each side for a speaker.
             speaker: Some(side),
             set: None,
+            labels: Labels::default(),
             recording: row.file.into(),
             duration: None,
         });

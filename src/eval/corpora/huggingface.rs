@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::draft::Draft;
-use super::{Layout, ProblemKind, Rules, Split, Utterance, files};
+use super::{Labels, Layout, ProblemKind, Rules, Split, Utterance, files};
 use crate::audio::Channel;
 use crate::error::Result;
 
@@ -62,6 +62,7 @@ fn read(root: &Path, rules: &Rules, draft: &mut Draft) -> Result<()> {
             reference: reference.clone(),
             speaker: SPEAKERS.iter().find_map(|name| record.get(*name)).filter(|s| !s.is_empty()).cloned(),
             set: None,
+            labels: Labels::default(),
             recording: id.clone(),
             duration: record.get("duration").and_then(|d| d.parse().ok()),
             id,

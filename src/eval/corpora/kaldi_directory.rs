@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::draft::Draft;
-use super::{Layout, ProblemKind, Rules, Utterance, files, kaldi_pipe};
+use super::{Labels, Layout, ProblemKind, Rules, Utterance, files, kaldi_pipe};
 use crate::error::Result;
 
 pub(super) const LAYOUT: Layout = Layout {
@@ -85,6 +85,7 @@ fn read(root: &Path, _: &Rules, draft: &mut Draft) -> Result<()> {
             reference: reference.into(),
             speaker: speakers.get(id).map(|s| s.to_string()),
             set: None,
+            labels: Labels::default(),
             recording: part.recording.into(),
             duration: durations.get(id).and_then(|d| d.parse().ok()),
         });

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::draft::Draft;
-use super::{Layout, ProblemKind, Rules, Utterance, files, kaldi_pipe};
+use super::{Labels, Layout, ProblemKind, Rules, Utterance, files, kaldi_pipe};
 use crate::audio::Channel;
 use crate::error::{Error, Result};
 
@@ -167,6 +167,7 @@ fn add(folder: &Path, recording: &Recording, supervision: Supervision, cut: Opti
         reference,
         speaker: supervision.speaker,
         set: None,
+        labels: Labels::default(),
         recording: recording.id.clone(),
         duration: None,
     });

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::draft::Draft;
-use super::{Layout, ProblemKind, Rules, Split, Utterance, files};
+use super::{Labels, Layout, ProblemKind, Rules, Split, Utterance, files};
 use crate::audio::Channel;
 use crate::error::Result;
 
@@ -54,6 +54,7 @@ fn read(root: &Path, rules: &Rules, half: &str, draft: &mut Draft) -> Result<()>
                 reference: text.into(),
                 speaker: id.split_once('-').map(|(speaker, _)| speaker.into()),
                 set: None,
+                labels: Labels::default(),
                 recording: chapter.clone(),
                 duration: None,
             });

@@ -82,10 +82,21 @@ pub struct Utterance {
     pub set: Option<String>,
     /// Who speaks.
     pub speaker: Option<String>,
+    /// How it is spoken.
+    pub labels: Labels,
     /// What a bootstrap may resample as a whole: the session, call, talk or chapter.
     pub recording: String,
     /// Length, where an index file tells or the times do.
     pub duration: Option<f64>,
+}
+
+/// How an utterance is spoken, where the lines of an index file say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Labels {
+    /// Language code.
+    pub lang: Option<String>,
+    /// Accent.
+    pub accent: Option<String>,
 }
 
 /// Something that is wrong with the data.

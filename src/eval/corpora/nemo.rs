@@ -1,11 +1,11 @@
-//! NeMo manifests: a JSON object per line, `{audio_filepath, text, duration[, offset, speaker]}`.
+//! NeMo manifests: a JSON object per line, `{audio_filepath, text, duration[, offset, speaker, lang, accent]}`.
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::draft::Draft;
-use super::{Layout, ProblemKind, Rules, Utterance, files};
+use super::{Labels, Layout, ProblemKind, Rules, Utterance, files};
 use crate::audio::Channel;
 use crate::error::Result;
 
@@ -28,6 +28,8 @@ struct Line {
     /// Ours: the set the line belongs to.
     set: Option<String>,
     id: Option<String>,
+    lang: Option<String>,
+    accent: Option<String>,
 }
 
 /// The manifests at a path: the file itself, or files of the folder whose first line is one of a manifest.
@@ -73,6 +75,7 @@ fn read(root: &Path, rules: &Rules, draft: &mut Draft) -> Result<()> {
             reference,
             speaker: line.speaker.map(|s| s.as_str().map_or_else(|| s.to_string(), str::to_string)),
             set: line.set,
+            labels: Labels { lang: line.lang, accent: line.accent },
             recording: stem,
             duration: line.duration,
         });

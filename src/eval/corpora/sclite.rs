@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::draft::Draft;
 use super::stm::{self, Row};
-use super::{Layout, Rules, StmText, Utterance, files};
+use super::{Labels, Layout, Rules, StmText, Utterance, files};
 use crate::audio::Channel;
 use crate::error::{Error, Result};
 
@@ -83,6 +83,7 @@ fn read_stm(path: &Path, folder: &Path, text: &str, rules: &Rules, draft: &mut D
             reference: as_ruled(row.text, rules),
             speaker: Some(row.speaker.into()),
             set: None,
+            labels: Labels::default(),
             recording: row.file.into(),
             duration: None,
         });
@@ -110,6 +111,7 @@ fn read_trn(path: &Path, folder: &Path, text: &str, rules: &Rules, draft: &mut D
             reference: as_ruled(words, rules),
             speaker: speaker.map(str::to_string),
             set: None,
+            labels: Labels::default(),
             recording: id.into(),
             duration: None,
         });
@@ -152,6 +154,7 @@ fn read_ctm(path: &Path, folder: &Path, text: &str, draft: &mut Draft) {
                 reference: words.join(" "),
                 speaker: None,
                 set: None,
+                labels: Labels::default(),
                 recording: file,
                 duration: None,
             }),

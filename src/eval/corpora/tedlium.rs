@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::draft::Draft;
 use super::stm::Row;
-use super::{Layout, ProblemKind, Rules, Split, TedSuffixes, Utterance, files};
+use super::{Labels, Layout, ProblemKind, Rules, Split, TedSuffixes, Utterance, files};
 use crate::audio::Channel;
 use crate::error::Result;
 
@@ -48,6 +48,7 @@ fn read(root: &Path, rules: &Rules, draft: &mut Draft) -> Result<()> {
                 reference: words(row.text, rules.ted_suffixes),
                 speaker: Some(row.speaker.into()),
                 set: None,
+                labels: Labels::default(),
                 recording: row.file.into(),
                 duration: None,
             });

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::draft::Draft;
 use super::files::{self, Table};
-use super::{Layout, Rules, Split, Utterance, VoxPopuliText};
+use super::{Labels, Layout, Rules, Split, Utterance, VoxPopuliText};
 use crate::audio::Channel;
 use crate::error::Result;
 
@@ -45,6 +45,7 @@ fn read(root: &Path, rules: &Rules, draft: &mut Draft) -> Result<()> {
             speaker: row.get(speaker).filter(|s| !s.is_empty()).map(|s| s.to_string()),
             set: None,
             // "20090112-0900-PLENARY-13-en_20090112-19:47:31_4": the session comes before the time.
+            labels: Labels::default(),
             recording: id.split_once('_').map_or(id, |(session, _)| session).into(),
             duration: None,
         });

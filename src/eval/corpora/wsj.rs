@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::draft::Draft;
-use super::{Layout, ProblemKind, Rules, Split, Utterance, WsjVocabulary, files};
+use super::{Labels, Layout, ProblemKind, Rules, Split, Utterance, WsjVocabulary, files};
 use crate::audio::Channel;
 use crate::error::{Error, Result};
 
@@ -88,6 +88,7 @@ fn read(root: &Path, rules: &Rules, draft: &mut Draft) -> Result<()> {
             reference,
             speaker: Some(id[..3].into()),
             set: None,
+            labels: Labels::default(),
             recording: id[..6].into(),
             duration: None,
             id,

@@ -3,6 +3,7 @@
 pub mod balance;
 pub mod clusters;
 pub mod experts;
+pub mod language;
 pub mod memory;
 pub mod router;
 pub mod sigma;

@@ -71,6 +71,11 @@ impl StrataLayer {
         }
     }
 
+    /// The same layer with its experts exchanged for others.
+    pub fn with_experts(self, change: impl FnOnce(Experts) -> Experts) -> Self {
+        Self { experts: change(self.experts), ..self }
+    }
+
     /// Sends every live step up the strata. From stratum s, gate s chooses an expert e of stratum s or above; the step becomes
     /// `LN_t(residual + p_e FFN_e(x))` with t the stratum of e, and goes on from t + 1 until it has left the last stratum.
     ///
@@ -112,7 +117,8 @@ impl StrataLayer {
                 let routing = choose(x.clone().matmul(gates.clone().narrow(1, column, allowed)), &active);
                 let experts: Vec<Option<usize>> = routing.choices.iter().map(|c| c.map(|e| e + below)).collect();
                 let grouping = Arc::new(Grouping::new(&experts, load.len(), 1));
-                let y = expert_feed_forward(x.clone(), self.experts.weights(), grouping, adding.activation, pass) * routing.weights.clone();
+                let y = expert_feed_forward(x.clone(), self.experts.synthesized(pass), grouping, adding.activation, pass)
+                    * routing.weights.clone();
                 h = add_branch(h, y.reshape([batch, steps, d_model]), adding.step, adding.dropout, pass);
                 for (row, e) in experts.iter().enumerate().filter_map(|(row, e)| e.map(|e| (row, e))) {
                     paths[row].push(e);

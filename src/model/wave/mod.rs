@@ -153,7 +153,7 @@ impl WaveModel {
         let steps = lengths.map(|n| self.config.output_len(n));
         if steps.padded() == 0 {
             let logits = Tensor::zeros([batch, 0, self.vocab()], &device);
-            return AsrOutput { logits, lengths: steps, intermediate: vec![], routed: vec![] };
+            return AsrOutput { logits, lengths: steps, intermediate: vec![], routed: vec![], languages: None };
         }
         let mut x = lengths.clear_padding(samples);
         let mut lengths = lengths.clone();
@@ -181,7 +181,7 @@ impl WaveModel {
             x = layer_norm(x, &self.norm);
             see("layer_norm", &x);
         }
-        AsrOutput { logits: linear(x, &self.head, pass), lengths, intermediate: vec![], routed: vec![] }
+        AsrOutput { logits: linear(x, &self.head, pass), lengths, intermediate: vec![], routed: vec![], languages: None }
     }
 }
 
@@ -231,5 +231,6 @@ fn attention_config(config: &WaveConfig) -> EncoderConfig {
         block: BlockConfig::Transformer,
         feed_forward: FeedForwardConfig::Dense,
         intermediate: None,
+        languages: None,
     }
 }

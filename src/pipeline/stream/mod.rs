@@ -228,9 +228,11 @@ impl Transcriber {
     /// ([`Self::with_writing`]) is left to those who have whole sentences.
     ///
     /// # Errors
-    /// As [`chunk_of`]; [`Error::Config`](crate::Error::Config) for rules or features that do not suit a stream.
+    /// As [`chunk_of`]; [`Error::Config`](crate::Error::Config) for rules or features that do not suit a stream, or where the module is to be
+    /// identified ([`Self::with_identification`]).
     pub fn stream(&self, rate: SampleRate, chunk_ms: u32, endpointing: Endpointing) -> Result<SpeechStream<'_>> {
         endpointing.validate()?;
+        self.knows_module()?;
         let (model, front_end) = self.spectral()?;
         let chunk = chunk_of(model.encoder.config(), self.step_samples, chunk_ms)?;
         let acoustic = Acoustic::new(model, front_end, rate, chunk, self.precision)?;
