@@ -8,6 +8,8 @@ pub mod clusters;
 pub mod enrichment;
 pub mod functions;
 pub mod modularity;
+pub mod noise;
 pub mod observe;
 pub mod perturb;
 pub mod precision;
+pub mod stability;

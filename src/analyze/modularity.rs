@@ -55,6 +55,9 @@ pub struct FunctionModularity {
     pub functional: Vec<usize>,
     /// Mean of `counts * groups / best` over functional groups; 0 without any.
     pub degree: f64,
+    /// The best neurons.
+    #[serde(skip)]
+    pub best: Vec<usize>,
 }
 
 /// Analyses a layer. `recording` names the recording of every step, `resamples` is how often recordings are drawn anew for the interval.
@@ -115,6 +118,7 @@ pub fn modularity(layer: &Layer, functions: &[Function], recording: &[usize], re
             counts,
             degree: degree / functional.len().max(1) as f64,
             functional,
+            best: chosen.clone(),
         }
     };
     LayerModularity {

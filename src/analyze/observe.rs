@@ -6,12 +6,13 @@ use std::rc::Rc;
 use burn::tensor::{Device, Tensor, TensorData, activation};
 
 use crate::analyze::functions::{StepLabel, inside};
+use crate::analyze::noise::with_white_noise;
 use crate::audio::vad::{VadOptions, speech};
 use crate::audio::{self, Limits};
 use crate::checkpoint::ModelDirectory;
 use crate::decode::align::{Matrix, Options, align};
 use crate::error::{Error, Result};
-use crate::eval::corpora::Utterance;
+use crate::eval::corpora::{Labels, Utterance};
 use crate::features::{FrontEnd, LogMel};
 use crate::kernel::activation::Activation;
 use crate::kernel::gemm::Precision;
@@ -35,6 +36,10 @@ pub struct Recording {
     pub reference: String,
     /// Its set.
     pub set: String,
+    /// Who speaks, and how, where that is known.
+    pub spoken: Labels,
+    /// Whether noise was added.
+    pub noisy: bool,
 }
 
 /// The feed-forward of a layer as plain matrices.
@@ -61,24 +66,26 @@ pub struct Observed {
     pub neurons: Vec<Vec<f32>>,
 }
 
-/// Reads utterances; those that are cut out of a longer file are cut.
+/// Reads utterances; those that are cut out of a longer file are cut. With `noise`, dB, every second gets white noise so far below it.
 ///
 /// # Errors
 /// Whatever reading audio gives.
-pub fn recordings(model: &ModelDirectory, utterances: &[Utterance]) -> Result<Vec<Recording>> {
+pub fn recordings(model: &ModelDirectory, utterances: &[Utterance], noise: Option<f64>) -> Result<Vec<Recording>> {
     let front_end = FrontEnd::new(model.config.front_end.clone())?;
     let rate = SampleRate::HZ_16000;
     let mut all = Vec::new();
-    for utterance in utterances {
+    for (number, utterance) in utterances.iter().enumerate() {
         let wave = audio::read_at(&utterance.audio, rate, &Limits::default())?;
         let end = utterance.end.map_or(wave.samples.len(), |end| rate.samples(end).min(wave.samples.len()));
         let samples = &wave.samples[rate.samples(utterance.start).min(end)..end];
-        let mut features = front_end.compute(samples);
+        let noisy = noise.filter(|_| number % 2 == 1).map(|snr_db| with_white_noise(samples, snr_db, number as u64));
+        let mut features = front_end.compute(noisy.as_deref().unwrap_or(samples));
         features.truncate(front_end.valid_frames(samples.len()));
         if features.frames > 0 {
             let set = utterance.set.clone().unwrap_or_default();
             let stretches = speech(samples, &VadOptions::default())?;
-            all.push(Recording { features, speech: stretches, reference: utterance.reference.clone(), set });
+            let (reference, spoken) = (utterance.reference.clone(), utterance.labels.clone());
+            all.push(Recording { features, speech: stretches, reference, set, spoken, noisy: noisy.is_some() });
         }
     }
     if all.is_empty() {
@@ -171,7 +178,8 @@ pub fn observe(
                 false => tokenizer.decode(&[path[t]]),
             });
             let speech = inside(&recording.speech, t * step_samples + step_samples / 2);
-            observed.labels.push(StepLabel { piece, speech, set: recording.set.clone() });
+            let (set, spoken, noisy) = (recording.set.clone(), recording.spoken.clone(), recording.noisy);
+            observed.labels.push(StepLabel { piece, speech, set, spoken, noisy });
             observed.recording.push(number);
         }
     }

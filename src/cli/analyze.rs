@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use crate::analyze::functions::inside;
+use crate::analyze::noise::with_white_noise;
 use crate::audio::vad::{self, VadOptions};
 use crate::audio::{self, Limits};
 use crate::checkpoint::Opened;
@@ -19,7 +20,6 @@ use crate::eval::report::html::routing;
 use crate::eval::routing::{Exchanged, Observed, RoutingStudy, UnderNoise, letter_class};
 use crate::eval::{WordErrors, wer};
 use crate::kernel::gemm::Precision;
-use crate::kernel::rng::SplitMix;
 use crate::model::config::ExpertGroups;
 use crate::model::recognizer::AnyModel;
 use crate::pipeline::transcriber::Transcriber;
@@ -164,11 +164,7 @@ fn hear(transcriber: &Transcriber, samples: &[f32]) -> Heard {
 fn under_noise(transcriber: &Transcriber, clips: &[&Clip], clean: &[Heard], snr_db: f64) -> UnderNoise {
     let (mut kept, mut all) = (Vec::new(), 0);
     for (i, (clip, clean)) in clips.iter().zip(clean).enumerate() {
-        let mut rng = SplitMix::stream(0, i as u64);
-        let power = clip.samples.iter().map(|s| s * s).sum::<f32>() / clip.samples.len().max(1) as f32;
-        let level = (power / 10f32.powf(snr_db as f32 / 10.0)).sqrt();
-        let noisy: Vec<f32> = clip.samples.iter().map(|s| s + level * rng.next_normal()).collect();
-        let noisy = hear(transcriber, &noisy);
+        let noisy = hear(transcriber, &with_white_noise(&clip.samples, snr_db, i as u64));
         kept.resize(clean.choices.len().max(kept.len()), 0);
         for (kept, (a, b)) in kept.iter_mut().zip(clean.choices.iter().zip(&noisy.choices)) {
             *kept += a.iter().zip(b).filter(|(a, b)| a == b).count();

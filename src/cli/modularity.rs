@@ -1,7 +1,7 @@
 //! `omniscribe analyze modularity`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -11,8 +11,9 @@ use serde_json::json;
 use crate::analyze::clusters::balanced;
 use crate::analyze::functions::{Function, functions};
 use crate::analyze::modularity::{Layer, LayerModularity, modularity};
-use crate::analyze::observe::{LayerWeights, layer_weights, observe, recordings};
+use crate::analyze::observe::{LayerWeights, Recording, layer_weights, observe, recordings};
 use crate::analyze::perturb::{Loss, Perturbation, hear, loss, others, silenced};
+use crate::analyze::stability::stability;
 use crate::checkpoint::ModelDirectory;
 use crate::checkpoint::safetensors_file::write_atomically;
 use crate::cli::bench::open_sets;
@@ -51,6 +52,12 @@ pub struct ModularityArguments {
     /// Functions whose experts are silenced, those with most functional experts first
     #[arg(long, default_value_t = 3)]
     silence: usize,
+    /// White noise on every second recording, so many dB below it: what knows of it is looked for, too
+    #[arg(long, value_name = "SNR_DB")]
+    noise: Option<f64>,
+    /// Earlier state of the model, to see what training kept; may be given more than once
+    #[arg(long, value_name = "MODEL")]
+    earlier: Vec<PathBuf>,
     /// Seed of draws
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -77,7 +84,7 @@ pub fn run(arguments: &ModularityArguments) -> anyhow::Result<ExitCode> {
     let all: Vec<_> = open_sets(&arguments.on, &[])?.into_iter().flat_map(|(_, corpus)| corpus.utterances).collect();
     let every = (all.len() / arguments.utterances).max(1);
     let chosen: Vec<_> = all.into_iter().step_by(every).take(arguments.utterances).collect();
-    let recordings = recordings(&directory, &chosen)?;
+    let recordings = recordings(&directory, &chosen, arguments.noise)?;
     let subsampling = &directory.config.encoder.subsampling;
     let steps: usize = recordings.iter().map(|r| subsampling.output_len(r.features.frames)).sum();
     let stride = (steps / arguments.steps).max(1);
@@ -93,6 +100,19 @@ pub fn run(arguments: &ModularityArguments) -> anyhow::Result<ExitCode> {
         let report = modularity(&layer, &functions, &observed.recording, arguments.resamples, arguments.seed);
         println!("{}", line(i, &report));
         reports.push(report);
+    }
+    let mut kept = Vec::new();
+    for path in &arguments.earlier {
+        let state = found_in(path, &directory, &recordings, &functions, &observed.recording, stride, arguments)?;
+        let stability = stability(&path.display().to_string(), &state, &reports);
+        println!(
+            "{}\tfunctional {:.1} %\tof the last best neurons {:.1} % among the best\tof the last functional experts {:.1} %",
+            stability.model,
+            100.0 * stability.share,
+            100.0 * stability.best_kept,
+            100.0 * stability.functional_kept
+        );
+        kept.push(stability);
     }
     let numbers: Vec<usize> = (0..steps).step_by(stride).collect();
     let scoring = Scoring::new(Normalizer::default(), Aligner::default(), None)?;
@@ -127,12 +147,41 @@ pub fn run(arguments: &ModularityArguments) -> anyhow::Result<ExitCode> {
         "cpu": environment::cpu_name(), "date": environment::utc(SystemTime::now()).split('T').next(),
         "utterances": recordings.len(), "steps": observed.labels.len(), "wer": before.errors.wer(),
         "functions": functions.iter().map(|f| (f.name.clone(), f.steps.iter().filter(|s| **s).count())).collect::<BTreeMap<_, _>>(),
-        "layers": reports, "silenced": perturbed,
+        "layers": reports, "silenced": perturbed, "earlier": kept,
     });
     std::fs::create_dir_all(&arguments.output).map_err(|e| Error::io(&arguments.output, e))?;
     write_atomically(&arguments.output.join("modularity.json"), format!("{report:#}\n").as_bytes())?;
     write_atomically(&arguments.output.join("modularity.svg"), picture(&directory.config.name, &reports).as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What another state of the model does in the same steps.
+fn found_in(
+    path: &Path,
+    last: &ModelDirectory,
+    recordings: &[Recording],
+    functions: &[Function],
+    recording: &[usize],
+    stride: usize,
+    arguments: &ModularityArguments,
+) -> anyhow::Result<Vec<LayerModularity>> {
+    let directory = ModelDirectory::open(&find_model(Some(path))?)?;
+    let (here, there) = (&directory.config.encoder, &last.config.encoder);
+    let same = here.d_model == there.d_model && here.n_layers == there.n_layers && here.feed_forward == there.feed_forward;
+    if !same || here.subsampling != there.subsampling || directory.config.front_end != last.config.front_end {
+        return Err(Error::config("--earlier", format!("{}: is not of the shape of {}", path.display(), last.config.name)).into());
+    }
+    let device = device::open(DeviceChoice::Cpu)?;
+    let model = directory.model(&device)?;
+    let layers = layer_weights(&model)?;
+    let step_samples = last.config.front_end.hop * there.subsampling.factor();
+    let observed = observe(&model, &layers, &directory.tokenizer, recordings, step_samples, stride, &device)?;
+    let mut reports = Vec::new();
+    for (i, (neurons, layer)) in observed.neurons.iter().zip(&layers).enumerate() {
+        let groups = grouped(layer, here.d_model, arguments.groups, arguments.seed + i as u64)?;
+        reports.push(modularity(&Layer { neurons, groups }, functions, recording, 0, arguments.seed));
+    }
+    Ok(reports)
 }
 
 /// The group of every neuron of a layer: its expert, or the cluster of a dense layer.

@@ -8,6 +8,7 @@ use omniscribe::analyze::functions::functions;
 use omniscribe::analyze::observe::{Recording, layer_weights, log_probs, observe};
 use omniscribe::analyze::perturb::silenced;
 use omniscribe::checkpoint::ModelDirectory;
+use omniscribe::eval::corpora::Labels;
 use omniscribe::features::LogMel;
 use omniscribe::kernel::rng::SplitMix;
 use omniscribe::model::asr::AsrModel;
@@ -34,6 +35,8 @@ fn recording(seed: u64, frames: usize) -> Recording {
         speech: std::iter::once(0..4000).collect(),
         reference: "a cat".into(),
         set: format!("s{}", seed % 2),
+        spoken: Labels::default(),
+        noisy: false,
     }
 }
 
@@ -101,8 +104,9 @@ fn the_program_analyses_the_shipped_model() {
         let output = command.arg("--on").arg(&set).arg("-o").arg(&out).args(more).output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     };
-    let (code, text, error) = run(&["--steps", "150"]);
+    let (code, text, error) = run(&["--steps", "150", "--noise", "5", "--earlier", "models/base"]);
     assert_eq!(code, Some(0), "{text}{error}");
+    assert!(text.contains("models/base\tfunctional") && text.contains("of the last best neurons 100.0 % among the best"), "{text}");
     assert_eq!(text.lines().filter(|l| l.starts_with("layer ")).count(), 8, "{text}");
     let report: Value = serde_json::from_slice(&std::fs::read(out.join("modularity.json")).unwrap()).unwrap();
     for layer in report["layers"].as_array().unwrap() {
@@ -115,6 +119,9 @@ fn the_program_analyses_the_shipped_model() {
         }
     }
     assert!(std::fs::read_to_string(out.join("modularity.svg")).unwrap().starts_with("<svg"));
+    assert!(report["functions"]["noise"].as_u64().unwrap() > 20 && report["earlier"][0]["best_kept"] == 1.0, "{report:#}");
+    let (code, _, error) = run(&["--steps", "150", "--earlier", "models/tiny"]);
+    assert!(code == Some(1) && error.contains("models/tiny: is not of the shape of base"), "{error}");
     let (code, _, error) = run(&["--steps", "0"]);
     assert!(code == Some(1) && error.contains("must be above 0"), "{error}");
 }

@@ -350,6 +350,14 @@ fn modularity(text: &mut String, name: &str, json: &Value) {
         writeln!(text, "| {} | {count} | {} | {} |", row["function"].as_str().unwrap(), cells("functional"), cells("random")).unwrap();
     }
     writeln!(text, "\nWER with all experts: {}.", percent(&json["wer"])).unwrap();
+    let earlier = json["earlier"].as_array().unwrap();
+    if !earlier.is_empty() {
+        text.push_str("\n| earlier state | functional (function, expert) pairs | of the last best neurons among its best | of the last functional experts functional in it |\n|---|---|---|---|\n");
+    }
+    for state in earlier {
+        let cells = ["share", "best_kept", "functional_kept"].map(|key| percent(&state[key])).join(" | ");
+        writeln!(text, "| {} | {cells} |", state["model"].as_str().unwrap()).unwrap();
+    }
 }
 
 fn hotwords(text: &mut String, name: &str, json: &Value) {

@@ -30,7 +30,10 @@ fn read(root: &Path, rules: &Rules, draft: &mut Draft) -> Result<()> {
     let text = files::read_text(&path)?;
     let table = Table::new(&path, &text);
     let (speaker, clip, sentence) = (table.column("client_id")?, table.column("path")?, table.column("sentence")?);
+    // Of releases that have these columns; the accent's was renamed.
+    let (sex, accent) = (table.column("gender").ok(), table.column("accents").or_else(|_| table.column("accent")).ok());
     for (line, row) in table.rows() {
+        let label = |column: Option<usize>| column.and_then(|c| row.get(c)).filter(|v| !v.is_empty()).map(|v| v.to_string());
         let (Some(&speaker), Some(&clip), Some(&sentence)) = (row.get(speaker), row.get(clip), row.get(sentence)) else {
             draft.bad_line(&path, line, format!("{} fields", row.len()));
             continue;
@@ -39,7 +42,7 @@ fn read(root: &Path, rules: &Rules, draft: &mut Draft) -> Result<()> {
         let audio = if files::is_audio(Path::new(clip)) { clips.join(clip) } else { files::audio_named(&clips, clip, "mp3") };
         let id = files::stem(&audio);
         draft.add(Utterance {
-            labels: Labels::default(),
+            labels: Labels { lang: None, accent: label(accent), sex: label(sex) },
             recording: id.clone(),
             id,
             audio,

@@ -97,6 +97,8 @@ pub struct Labels {
     pub lang: Option<String>,
     /// Accent.
     pub accent: Option<String>,
+    /// Sex of the speaker.
+    pub sex: Option<String>,
 }
 
 /// Something that is wrong with the data.

@@ -30,6 +30,8 @@ struct Line {
     id: Option<String>,
     lang: Option<String>,
     accent: Option<String>,
+    #[serde(alias = "gender")]
+    sex: Option<String>,
 }
 
 /// The manifests at a path: the file itself, or files of the folder whose first line is one of a manifest.
@@ -75,7 +77,7 @@ fn read(root: &Path, rules: &Rules, draft: &mut Draft) -> Result<()> {
             reference,
             speaker: line.speaker.map(|s| s.as_str().map_or_else(|| s.to_string(), str::to_string)),
             set: line.set,
-            labels: Labels { lang: line.lang, accent: line.accent },
+            labels: Labels { lang: line.lang, accent: line.accent, sex: line.sex },
             recording: stem,
             duration: line.duration,
         });
