@@ -25,6 +25,8 @@
 //!   `d_model`, `heads`, `vocab`, `experts`, `top_k` are the letters of shapes; `rows` is `batch * steps`).
 //! - *router*: chooses an expert for each step. In an Omni-router encoder one router serves all layers of a group. It is owned once, by
 //!   [`model::encoder::Encoder`], and lent to every block: a copy in each block would drift apart at the first optimiser step.
+//! - *module* (of languages): a low-rank change of the feed-forwards for one language, accent or domain. It lies in a *slot*; the last slot is
+//!   shared by all, and learns from the others.
 //! - *fused*: a kernel with a hand-written gradient that stands in for many small Burn operations on the CPU ([`model::ops`]). The composed
 //!   form runs on every other device and is what the fused one is tested against.
 //!

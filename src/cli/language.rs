@@ -9,8 +9,8 @@ use crate::pipeline::transcriber::Transcriber;
 /// Which of a model's modules hears the recordings.
 #[derive(Debug, Clone, Args)]
 pub struct LanguageArgument {
-    /// Language of the recordings (accent, domain), for a model with modules for them; `auto` identifies it. Without, or where the model has none
-    /// for it, the module that all share hears them
+    /// Language of the recordings (accent, domain), for a model with modules for them; `auto` identifies it, in `bench` `manifest` takes what each
+    /// line says. Without, or where the model has none for it, the module that all share hears them
     #[arg(long, value_name = "NAME|auto")]
     language: Option<String>,
 }

@@ -271,11 +271,11 @@ fn languages(text: &mut String, name: &str, json: &Value) {
         writeln!(text, "| {title} | parameters (active) | {columns} |\n|---|---|{}", "---|".repeat(header.len())).unwrap();
         for row in rows {
             let kind = match (row["model"].as_str().unwrap(), row["heard_by"].as_str().unwrap()) {
-                ("dense", _) => "dense",
-                ("experts", _) => "4 experts, one router",
-                (_, "shared") => "modules: the shared one",
-                (_, "manifest") => "modules: the language's own",
-                (_, "auto") => "modules: the identified one",
+                ("plain", _) => "3 experts",
+                ("experts", _) => "6 experts",
+                (_, "shared") => "3 experts with modules: the shared one",
+                (_, "manifest") => "3 experts with modules: the language's own",
+                (_, "auto") => "3 experts with modules: the identified one",
                 other => panic!("{name}: {other:?}"),
             };
             let rates = names.iter().map(|l| &row["languages"][l.as_str()][rate]).chain([&row["mean"][rate]]);
