@@ -143,7 +143,8 @@ impl<'a> From<&'a PackedMatrix> for Operand<'a> {
 }
 
 impl<'a> Operand<'a> {
-    fn shape(self) -> (usize, usize) {
+    /// Number of rows and columns.
+    pub fn shape(self) -> (usize, usize) {
         match self {
             Self::View(b) => b.shape(),
             Self::Packed(b) => b.shape(),

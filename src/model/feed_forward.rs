@@ -15,7 +15,7 @@ use crate::model::moe::memory::ProductKeyMemory;
 use crate::model::moe::router::{Router, Routing};
 use crate::model::moe::store::{ExpertStore, lent_feed_forward};
 use crate::model::moe::strata::StrataLayer;
-use crate::model::ops::experts::{ExpertWeights, Grouping, expert_feed_forward};
+use crate::model::ops::experts::{ExpertWeights, Grouping, expert_feed_forward, packed_feed_forward};
 use crate::model::pass::Pass;
 
 /// Feed-forward of one block, without its norm and residual.
@@ -117,14 +117,16 @@ impl Dense {
         let [batch, steps, d_model] = x.dims();
         let rows = batch * steps;
         let [_, d_ff] = self.up.dims();
-        let weights = ExpertWeights {
-            up: self.up.val().reshape([1, d_model, d_ff]),
-            up_bias: self.up_bias.val().reshape([1, d_ff]),
-            down: self.down.val().reshape([1, d_ff, d_model]),
-            down_bias: self.down_bias.val().reshape([1, d_model]),
+        let (up_bias, down_bias) = (self.up_bias.val().reshape([1, d_ff]), self.down_bias.val().reshape([1, d_model]));
+        let (x, grouping) = (x.reshape([rows, d_model]), Arc::new(Grouping::identity(rows)));
+        let y = match (pass.packed(self.up.id), pass.packed(self.down.id)) {
+            (Some(up), Some(down)) => packed_feed_forward(x, [up, down], [up_bias, down_bias], grouping, act, pass),
+            _ => {
+                let (up, down) = (self.up.val().reshape([1, d_model, d_ff]), self.down.val().reshape([1, d_ff, d_model]));
+                expert_feed_forward(x, ExpertWeights { up, up_bias, down, down_bias }, grouping, act, pass)
+            }
         };
-        let grouping = Arc::new(Grouping::identity(rows));
-        expert_feed_forward(x.reshape([rows, d_model]), weights, grouping, act, pass).reshape([batch, steps, d_model])
+        y.reshape([batch, steps, d_model])
     }
 }
 

@@ -4,10 +4,12 @@ use std::cell::RefCell;
 use std::fmt::Debug;
 use std::rc::Rc;
 
+use burn::module::ParamId;
 use burn::tensor::Tensor;
 
 use crate::kernel::gemm::Precision;
 use crate::kernel::rng::SplitMix;
+use crate::model::arithmetic::{Arithmetic, Packed};
 use crate::model::moe::router::Routing;
 
 /// Looks on while feed-forwards work.
@@ -19,7 +21,7 @@ pub trait Probe: Debug {
 /// Settings of one forward pass, handed to every layer.
 #[derive(Debug)]
 pub struct Pass {
-    precision: Precision,
+    arithmetic: Arithmetic,
     random: Option<RefCell<SplitMix>>,
     chunk: Option<Chunk>,
     probe: Option<Rc<dyn Probe>>,
@@ -36,13 +38,13 @@ pub struct Chunk {
 
 impl Pass {
     /// No dropout, no jitter.
-    pub fn inference(precision: Precision) -> Self {
-        Self { precision, random: None, chunk: None, probe: None }
+    pub fn inference(arithmetic: impl Into<Arithmetic>) -> Self {
+        Self { arithmetic: arithmetic.into(), random: None, chunk: None, probe: None }
     }
 
     /// Dropout, jitter and position augmentation drawn from `seed`; equal seeds give equal passes.
     pub fn training(precision: Precision, seed: u64) -> Self {
-        Self { precision, random: Some(RefCell::new(SplitMix::new(seed))), chunk: None, probe: None }
+        Self { arithmetic: precision.into(), random: Some(RefCell::new(SplitMix::new(seed))), chunk: None, probe: None }
     }
 
     /// The same pass with the context of `chunk`; `None` leaves the encoder's own.
@@ -67,7 +69,12 @@ impl Pass {
 
     /// Precision of matrix products on the CPU.
     pub fn precision(&self) -> Precision {
-        self.precision
+        self.arithmetic.precision()
+    }
+
+    /// A parameter that was packed for this pass.
+    pub fn packed(&self, id: ParamId) -> Option<Packed> {
+        self.arithmetic.packed(id)
     }
 
     /// A fresh seed for one random layer; `None` at inference.

@@ -1,8 +1,10 @@
 //! What the pipeline asks of any model.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
+use crate::kernel::gemm::Precision;
+use crate::model::arithmetic::Arithmetic;
 use crate::model::asr::{AsrModel, AsrOutput};
 use crate::model::lengths::Lengths;
 use crate::model::pass::Pass;
@@ -38,6 +40,20 @@ pub enum AnyModel {
 }
 
 impl AnyModel {
+    /// The model with its weights packed for inference in `precision`: see [`Arithmetic::pack`].
+    pub fn packed(self, precision: Precision, device: &Device) -> (Self, Arithmetic) {
+        match self {
+            Self::Spectral(model) => {
+                let (model, arithmetic) = Arithmetic::pack(precision, model, device);
+                (Self::Spectral(model), arithmetic)
+            }
+            Self::Wave(model) => {
+                let (model, arithmetic) = Arithmetic::pack(precision, model, device);
+                (Self::Wave(model), arithmetic)
+            }
+        }
+    }
+
     /// Parameters, and how many of them work on one step.
     pub fn parameters(&self) -> (u64, u64) {
         match self {

@@ -5,7 +5,7 @@ use std::borrow::Borrow;
 use burn::tensor::{Device, Tensor, TensorData, activation};
 
 use crate::features::LogMel;
-use crate::kernel::gemm::Precision;
+use crate::model::arithmetic::Arithmetic;
 use crate::model::lengths::Lengths;
 use crate::model::pass::{Chunk, Pass};
 use crate::model::recognizer::Recognizer;
@@ -26,7 +26,7 @@ pub fn recognize(
     model: &impl Recognizer,
     utterances: &[impl Borrow<LogMel>],
     chunk: Option<Chunk>,
-    precision: Precision,
+    arithmetic: impl Into<Arithmetic>,
     device: &Device,
 ) -> Recognition {
     let vocab = model.vocab();
@@ -43,7 +43,7 @@ pub fn recognize(
     }
     let features = Tensor::<3>::from_data(TensorData::new(features, [utterances.len(), frames, mels]), device);
     let lengths = Lengths::new(utterances.iter().map(|u| u.borrow().frames).collect::<Vec<_>>(), frames);
-    let output = model.recognize(features, &lengths, &Pass::inference(precision).with_chunk(chunk));
+    let output = model.recognize(features, &lengths, &Pass::inference(arithmetic).with_chunk(chunk));
     let steps = output.lengths.padded();
     let values = to_log_probs(output.logits);
     let layers: Vec<_> = output.routed.iter().flatten().map(|routed| routed.routing.choices.clone()).collect();

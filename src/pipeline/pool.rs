@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 
 use crate::error::Result;
-use crate::kernel::gemm::Precision;
+use crate::model::arithmetic::Arithmetic;
 use crate::model::pass::Chunk;
 use crate::model::recognizer::{AnyModel, Recognizer};
 use crate::pipeline::batch::{Recognition, recognize};
@@ -25,7 +25,7 @@ pub struct Encoding<'a> {
     /// Where.
     pub device: &'a Device,
     /// Of matrix products on the CPU.
-    pub precision: Precision,
+    pub arithmetic: &'a Arithmetic,
     /// Context of a stream; `None`: the encoder's own.
     pub chunk: Option<Chunk>,
     /// Most feature frames in a batch, padding included; a longer window goes alone.
@@ -158,7 +158,7 @@ fn batches(sorted: Vec<Features>, frames: usize) -> Vec<Vec<Features>> {
 fn encode(encoding: &Encoding<'_>, batch: Vec<Features>) -> Vec<Core> {
     let features: Vec<_> = batch.iter().map(|window| &window.features).collect();
     let Recognition { log_probs, vocab, experts } =
-        recognize(encoding.model, &features, encoding.chunk, encoding.precision, encoding.device);
+        recognize(encoding.model, &features, encoding.chunk, encoding.arithmetic, encoding.device);
     let cores = batch.iter().zip(log_probs).zip(experts).map(|((window, mut log_probs), mut experts)| {
         let steps = log_probs.len() / vocab;
         let end = if window.last { steps } else { (window.core.end / encoding.step_samples).min(steps) };

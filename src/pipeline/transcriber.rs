@@ -15,6 +15,7 @@ use crate::decode::lexicon::Lexicon;
 use crate::error::{Error, Result};
 use crate::features::FrontEnd;
 use crate::kernel::gemm::Precision;
+use crate::model::arithmetic::Arithmetic;
 use crate::model::asr::AsrModel;
 use crate::model::pass::Chunk;
 use crate::model::recognizer::AnyModel;
@@ -51,7 +52,7 @@ pub struct Transcriber {
     pub(super) lexicon: Option<Arc<Lexicon>>,
     writing: Writing,
     device: Device,
-    pub(super) precision: Precision,
+    pub(super) arithmetic: Arithmetic,
     pub(super) step_samples: usize,
     listening: Listening,
     chunk: Option<Chunk>,
@@ -90,6 +91,7 @@ impl Transcriber {
         let lexicon = decoding.lexicon();
         let writing = Writing::default();
         let batch_frames = BATCH_BYTES / geometry.frame_bytes;
+        let (model, arithmetic) = model.packed(precision, &device);
         let (name, tokenizer) = (opened.name().to_string(), opened.tokenizer().clone());
         let listening = Listening { channels: Channels::Mix, voice_activity: None, chunker, limits: Limits::default() };
         Ok(Self {
@@ -104,7 +106,7 @@ impl Transcriber {
             lexicon,
             writing,
             device,
-            precision,
+            arithmetic,
             step_samples,
             listening,
             chunk: None,
@@ -321,7 +323,7 @@ impl Transcriber {
         let encoding = Encoding {
             model: &self.model,
             device: &self.device,
-            precision: self.precision,
+            arithmetic: &self.arithmetic,
             chunk: self.chunk,
             batch_frames: self.batch_frames,
             step_samples: self.step_samples,
