@@ -203,23 +203,36 @@ struct Out {
 /// `activation(old + scale_row scale_column (sum - zero column_sum) + bias)`.
 #[inline(always)]
 fn finish_body<const FMA: bool, const LANES: usize, P: Pointwise>(sums: &Sums, rows: &[RowScale], columns: &Columns, out: Out) {
-    for (r, (row, sums)) in rows.iter().zip(sums.0.as_chunks::<COLUMNS>().0).enumerate() {
-        let mut values = [0.0f32; COLUMNS];
-        for c in 0..COLUMNS {
-            let sum = sums[c].wrapping_sub(row.zero.wrapping_mul(columns.sums[c]));
-            values[c] = sum as f32 * (row.scale * columns.scales[c]) + columns.bias[c];
-        }
-        // SAFETY: a row of the tile, of `count` values.
-        let to = unsafe { std::slice::from_raw_parts_mut(out.data.add(r * out.row_stride), columns.count) };
-        if out.accumulate {
-            values.iter_mut().zip(&*to).for_each(|(value, old)| *value += old);
-        }
-        for value in &mut values {
-            *value = P::value::<FMA>(*value);
-        }
-        match <&mut [f32; COLUMNS]>::try_from(&mut *to) {
-            Ok(to) => *to = values,
-            Err(_) => to.copy_from_slice(&values[..to.len()]),
+    // Plain loops: a closure handed to a function of the library would be compiled without the tier's instructions.
+    for first in (0..columns.count).step_by(16) {
+        let count = (columns.count - first).min(16);
+        let (mut scales, mut bias, mut column_sums) = ([0.0f32; 16], [0.0f32; 16], [0i32; 16]);
+        scales.copy_from_slice(&columns.scales[first..first + 16]);
+        bias.copy_from_slice(&columns.bias[first..first + 16]);
+        column_sums.copy_from_slice(&columns.sums[first..first + 16]);
+        let sums = &sums.0.as_chunks::<16>().0[first / 16..];
+        for (r, row) in rows.iter().enumerate() {
+            let sums = &sums[2 * r];
+            // SAFETY: part of a row of the tile, of `count` values.
+            let to = unsafe { std::slice::from_raw_parts_mut(out.data.add(r * out.row_stride + first), count) };
+            let mut values = [0.0f32; 16];
+            for c in 0..16 {
+                let sum = sums[c].wrapping_sub(row.zero.wrapping_mul(column_sums[c]));
+                values[c] = sum as f32 * (row.scale * scales[c]) + bias[c];
+            }
+            if out.accumulate {
+                for (value, old) in values.iter_mut().zip(&*to) {
+                    *value += old;
+                }
+            }
+            for value in &mut values {
+                *value = P::value::<FMA>(*value);
+            }
+            if let Ok(to) = <&mut [f32; 16]>::try_from(&mut *to) {
+                *to = values;
+            } else {
+                to.copy_from_slice(&values[..count]);
+            }
         }
     }
 }

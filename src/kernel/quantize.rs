@@ -53,26 +53,34 @@ impl RowScale {
     }
 }
 
+/// Sixteen values: one register or several.
+type Lanes = [f32; 16];
+
+#[inline(always)]
+fn each(a: Lanes, b: &Lanes, f: impl Fn(f32, f32) -> f32) -> Lanes {
+    let mut out = a;
+    for i in 0..16 {
+        out[i] = f(a[i], b[i]);
+    }
+    out
+}
+
 #[inline(always)]
 fn row_scale_body<const FMA: bool, const LANES: usize>(x: &[f32]) -> RowScale {
+    let smaller = |a: f32, b: f32| if b < a { b } else { a };
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
     // `v - v` is 0, or NaN for what is not finite.
-    let (mut low, mut high, mut probe) = ([0.0f32; 16], [0.0f32; 16], [0.0f32; 16]);
-    let mut see = |values: &[f32; 16]| {
-        for i in 0..16 {
-            let v = values[i];
-            low[i] = if v < low[i] { v } else { low[i] };
-            high[i] = if v > high[i] { v } else { high[i] };
-            probe[i] += v - v;
-        }
-    };
+    let probed = |sum: f32, v: f32| sum + (v - v);
+    let (mut low, mut high, mut probe) = ([0.0; 16], [0.0; 16], [0.0; 16]);
     let (whole, tail) = x.as_chunks::<16>();
-    whole.iter().for_each(&mut see);
+    for values in whole {
+        (low, high, probe) = (each(low, values, smaller), each(high, values, larger), each(probe, values, probed));
+    }
     let mut rest = [0.0; 16];
     rest[..tail.len()].copy_from_slice(tail);
-    see(&rest);
-    let low = low.into_iter().fold(0.0f32, f32::min);
-    let high = high.into_iter().fold(0.0f32, f32::max);
-    RowScale::of(low, high, probe.iter().sum::<f32>() == 0.0)
+    (low, high, probe) = (each(low, &rest, smaller), each(high, &rest, larger), each(probe, &rest, probed));
+    let fold = |lanes: Lanes, f: fn(f32, f32) -> f32| lanes.into_iter().fold(0.0, f);
+    RowScale::of(fold(low, f32::min), fold(high, f32::max), fold(probe, |a, b| a + b) == 0.0)
 }
 tiered!(fn row_scale(x: &[f32]) -> RowScale = row_scale_body);
 

@@ -73,7 +73,7 @@ pub struct Lent<'a> {
 pub struct Routed {
     /// Choices and probabilities.
     pub routing: Routing,
-    /// Auxiliary losses.
+    /// Auxiliary losses; outside training only the load.
     pub loss: RouterLoss,
     /// Stratified experts: the way of every row through the strata.
     pub paths: Option<Vec<Vec<usize>>>,
@@ -164,7 +164,7 @@ impl FeedForward {
                     None => layer.experts.forward(x, &routing, act, pass),
                 };
                 let y = y.reshape([batch, steps, d_model]);
-                let loss = router.loss(&routing);
+                let loss = if pass.is_training() { router.loss(&routing) } else { RouterLoss::load_only(&routing) };
                 (y, Some(Routed { routing, loss, paths: None, spread }))
             }
             Self::Memory(memory) => (memory.forward(x), None),

@@ -77,6 +77,11 @@ impl Pass {
         self.arithmetic.packed(id)
     }
 
+    /// Whether the pass is part of training.
+    pub fn is_training(&self) -> bool {
+        self.random.is_some()
+    }
+
     /// A fresh seed for one random layer; `None` at inference.
     pub fn seed(&self) -> Option<u64> {
         self.random.as_ref().map(|rng| rng.borrow_mut().next_u64())

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use crate::kernel::activation::Activation;
 use crate::kernel::epilogue::Epilogue;
-use crate::kernel::gemm::{Compute, Operand, Parallel, Precision, Write, gemm_grouped, gemm_grouped_outer};
+use crate::kernel::gemm::{Compute, Operand, PackedMatrix, Parallel, Precision, Write, gemm_grouped, gemm_grouped_outer};
 use crate::kernel::matrix::{Matrix, MatrixMut};
 use crate::kernel::memory::to_be_written;
 use crate::model::arithmetic::Packed;
 use crate::model::ops::experts::Grouping;
 use crate::model::ops::fused::{Fused, Host, Kept};
-use crate::model::ops::linear::{column_sums, operands, pack_now};
+use crate::model::ops::linear::column_sums;
 
 /// [`super::experts::expert_feed_forward`] as one operation.
 #[derive(Debug)]
@@ -77,8 +77,18 @@ impl FusedExperts {
         let hidden = self.product(x, up.0, Some(up.1), self.act, d_ff);
         let y = self.product(Matrix::new(&hidden, slots, d_ff), down.0, Some(down.1), Activation::Identity, d_model);
         let rows = self.grouping.rows * top_k;
-        let y = if gathered.is_some() { self.scatter(&y, d_model, rows, |s| s) } else { y };
+        let y = if gathered.is_some() { self.place(&y, d_model) } else { y };
         (y, vec![rows, d_model])
+    }
+
+    /// Sorted rows back at their slots; 0 at those of dead rows.
+    fn place(&self, sorted: &[f32], width: usize) -> Vec<f32> {
+        let slots = self.grouping.rows * self.grouping.top_k;
+        let mut out = if self.grouping.order.len() == slots { to_be_written(slots * width) } else { vec![0.0; slots * width] };
+        for (&slot, values) in self.grouping.order.iter().zip(sorted.chunks_exact(width)) {
+            out[slot * width..][..width].copy_from_slice(values);
+        }
+        out
     }
 
     /// `a^T . b` over the rows of every expert, stacked.
@@ -104,6 +114,17 @@ fn stack<'a>(weights: &'a Host<'_>, rows: usize, columns: usize) -> Vec<Matrix<'
 
 fn views<'a>(matrices: impl IntoIterator<Item = Matrix<'a>>) -> Vec<Operand<'a>> {
     matrices.into_iter().map(Operand::View).collect()
+}
+
+/// The operands of a call that has none packed before: 8-bit ones are packed now.
+fn pack_now(weights: &[Matrix<'_>], compute: Compute) -> Vec<PackedMatrix> {
+    let is_needed = compute.precision == Precision::Int8;
+    weights.iter().filter(|_| is_needed).map(|w| PackedMatrix::pack(*w, compute)).collect()
+}
+
+/// Views, or what [`pack_now`] made of them.
+fn operands<'a>(weights: &[Matrix<'a>], packed: &'a [PackedMatrix]) -> Vec<Operand<'a>> {
+    if packed.is_empty() { weights.iter().map(|w| Operand::View(*w)).collect() } else { packed.iter().map(Operand::from).collect() }
 }
 
 /// With matrices packed before: inference only.
@@ -145,7 +166,7 @@ impl Fused for FusedExperts {
         let y = self.product(Matrix::new(&hidden, slots, d_ff), &down, Some(inputs[4].values), Activation::Identity, d_model);
         kept.extend([raw, hidden]);
         let rows = self.grouping.rows * top_k;
-        let y = if gathered.is_some() { self.scatter(&y, d_model, rows, |s| s) } else { y };
+        let y = if gathered.is_some() { self.place(&y, d_model) } else { y };
         (y, vec![rows, d_model])
     }
 

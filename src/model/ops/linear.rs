@@ -4,7 +4,7 @@ use burn::nn::Linear;
 use burn::tensor::Tensor;
 
 use crate::kernel::epilogue::Epilogue;
-use crate::kernel::gemm::{Compute, Operand, PackedMatrix, Parallel, Precision, Write, gemm};
+use crate::kernel::gemm::{Compute, Operand, Parallel, Write, gemm};
 use crate::kernel::matrix::{Matrix, MatrixMut};
 use crate::kernel::memory::to_be_written;
 use crate::model::arithmetic::Packed;
@@ -67,17 +67,6 @@ fn product(x: &Host<'_>, weight: Operand<'_>, bias: Option<&[f32]>, compute: Com
     (y, shape)
 }
 
-/// The operands of a call that has none packed before: 8-bit ones are packed now.
-pub(super) fn pack_now(weights: &[Matrix<'_>], compute: Compute) -> Vec<PackedMatrix> {
-    let is_needed = compute.precision == Precision::Int8;
-    weights.iter().filter(|_| is_needed).map(|w| PackedMatrix::pack(*w, compute)).collect()
-}
-
-/// Views, or what [`pack_now`] made of them.
-pub(super) fn operands<'a>(weights: &[Matrix<'a>], packed: &'a [PackedMatrix]) -> Vec<Operand<'a>> {
-    if packed.is_empty() { weights.iter().map(|w| Operand::View(*w)).collect() } else { packed.iter().map(Operand::from).collect() }
-}
-
 /// Sums of the columns of `[rows, width]`.
 pub(super) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
     let mut sums = vec![0.0f32; width];
@@ -90,9 +79,8 @@ pub(super) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
 impl Fused for FusedLinear {
     fn forward(&self, inputs: &[Host<'_>], _kept: Option<&mut Kept>) -> (Vec<f32>, Vec<usize>) {
         let [x, weight, bias] = inputs else { unreachable!("x, weight, bias") };
-        let weight = [Matrix::new(weight.values, weight.shape[0], weight.shape[1])];
-        let packed = pack_now(&weight, self.compute);
-        product(x, operands(&weight, &packed)[0], self.bias.then_some(bias.values), self.compute)
+        let weight = Matrix::new(weight.values, weight.shape[0], weight.shape[1]);
+        product(x, weight.into(), self.bias.then_some(bias.values), self.compute)
     }
 
     fn backward(&self, inputs: &[Host<'_>], _kept: &Kept, grad: &[f32], wanted: &[bool]) -> Vec<Vec<f32>> {
