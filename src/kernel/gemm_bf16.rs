@@ -19,7 +19,7 @@ const BLOCK_PANELS: usize = 8;
 /// Lines of a packed right operand that stays in the second-level cache beside the rest: 1 MiB.
 const CACHED_LINES: usize = 1 << 14;
 /// Tasks per thread, so that an interrupted core does not hold the others.
-const TASKS_PER_THREAD: usize = 4;
+pub(super) const TASKS_PER_THREAD: usize = 4;
 /// Products under this many multiplications are not worth waking a second thread.
 const PARALLEL_FROM: usize = 1 << 20;
 

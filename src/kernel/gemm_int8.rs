@@ -14,13 +14,15 @@ use super::amx_int8;
 use super::cpu::{Int8Unit, Tier};
 use super::dot_int8::{self, ROW_LINES, RUN_LINES, Sums};
 use super::gemm::{Parallel, Write};
-use super::gemm_bf16::{Job, Right, block_panels};
+use super::gemm_bf16::{Job, Right, TASKS_PER_THREAD, block_panels};
 use super::pack::{COLUMNS, Line, MAX_ROWS, RowPanels, Unit, with_lines};
 use super::quantize::{Int8Matrix, Placement, RowScale, quantize_row, steps};
 use super::simd::{self, tiered};
 
 /// Products under this many multiplications are not worth waking a second thread.
 const PARALLEL_FROM: usize = 1 << 21;
+/// Weights that stay in the second-level cache beside the rest.
+const CACHED_BYTES: usize = 1 << 19;
 
 /// Instructions of one call.
 #[derive(Clone, Copy)]
@@ -33,6 +35,13 @@ struct Kernel {
 impl Kernel {
     fn panels(self, rows: usize) -> RowPanels {
         RowPanels::new(rows, if self.unit == Int8Unit::Tiles { Unit::Tiles } else { Unit::Vectors })
+    }
+
+    /// Whether threads share the columns of a product: where its rows do not go round, or each task of rows would read weights that the
+    /// second-level cache does not hold.
+    fn shares_columns(self, job: &Job<'_>) -> bool {
+        let is_large = job.a.columns * job.columns > CACHED_BYTES && job.a.rows * 2 <= job.columns;
+        is_large || self.panels(job.a.rows).count < TASKS_PER_THREAD * rayon::current_num_threads()
     }
 
     /// Lines of a panel of the left operand.
@@ -73,7 +82,7 @@ pub(super) unsafe fn run(jobs: &[Job<'_>], tier: Tier, parallel: Parallel) {
     let is_alone = work < PARALLEL_FROM || parallel == Parallel::Single || rayon::current_num_threads() == 1;
     let parallel = if is_alone { Parallel::Single } else { parallel };
     match jobs {
-        [job] if !is_alone && job.a.rows * 2 <= job.columns => by_columns(job, kernel),
+        [job] if !is_alone && kernel.shares_columns(job) => by_columns(job, kernel),
         _ => by_rows(jobs, kernel, parallel),
     }
 }

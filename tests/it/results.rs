@@ -407,7 +407,9 @@ fn encoder(text: &mut String, name: &str, json: &Value) {
 /// Experts beside their dense twin.
 fn experts(text: &mut String, name: &str, json: &Value) {
     heading(text, "What 8 experts cost beside a dense encoder of equal active size", name, json);
-    text.push_str("| mode | precision | batch | dense, ms | 8 experts, ms | ratio (median) | ratio (best) |\n|---|---|---|---|---|---|---|\n");
+    text.push_str(
+        "| mode | precision | batch | dense, ms | 8 experts, ms | ratio (median) | ratio (best) |\n|---|---|---|---|---|---|---|\n",
+    );
     for row in json["rows"].as_array().unwrap() {
         let (s, n) = (|key: &str| row[key].as_str().unwrap(), |key: &str| row[key].as_f64().unwrap());
         let (dense, experts) = (n("dense_median_ms"), n("experts_median_ms"));
