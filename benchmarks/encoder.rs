@@ -1,6 +1,6 @@
 //! Times our encoder blocks on the weights and inputs that `encoder_peers.py` exports; called by that script, which times PyTorch in the same run.
 //!
-//! `encoder --peers FOLDER --case NAME --mode forward|train --batch N --threads N --precision f32|bf16 --seconds S` prints one JSON object:
+//! `encoder --peers FOLDER --case NAME --mode forward|train --batch N --threads N --precision f32|bf16|int8 --seconds S` prints one JSON object:
 //! `times_ms` and `max_error` (forward) or `losses` (train). Exit code 3: a case that is not supported.
 
 #![allow(clippy::print_stdout)] // the result
@@ -17,6 +17,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use omniscribe::checkpoint::safetensors_file::{self, HostTensor, HostTensors};
 use omniscribe::checkpoint::weights;
 use omniscribe::kernel::gemm::Precision;
+use omniscribe::model::arithmetic::Arithmetic;
 use omniscribe::model::block::Block;
 use omniscribe::model::config::{
     ActivationConfig, BlockConfig, ContextConfig, ConvolutionNorm, EncoderConfig, ExpertGroup, ExpertGroups, FeedForwardConfig,
@@ -188,14 +189,21 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let flags: BTreeMap<&str, &str> = words.chunks_exact(2).map(|p| (p[0].trim_start_matches("--"), p[1].as_str())).collect();
     let Some(folder) = flags.get("peers") else {
-        eprintln!("usage: encoder --peers FOLDER --case NAME --mode forward|train --batch N --threads N --precision f32|bf16 --seconds S");
+        eprintln!(
+            "usage: encoder --peers FOLDER --case NAME --mode forward|train --batch N --threads N --precision f32|bf16|int8 --seconds S"
+        );
         // `cargo bench` starts every bench without these flags: nothing to measure is not a failure.
         return ExitCode::SUCCESS;
     };
     let folder = Path::new(folder).join(flags["case"]);
     let threads: usize = flags["threads"].parse().expect("a number of threads");
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("the first use of rayon");
-    let precision = if flags["precision"] == "bf16" { Precision::Bf16 } else { Precision::F32 };
+    let precision = match flags["precision"] {
+        "f32" => Precision::F32,
+        "bf16" => Precision::Bf16,
+        "int8" => Precision::Int8,
+        other => panic!("precision {other}"),
+    };
     let seconds: f64 = flags["seconds"].parse().expect("seconds");
     let Ok(text) = std::fs::read_to_string(folder.join("config.json")) else { return ExitCode::from(3) };
     let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
@@ -215,15 +223,16 @@ fn main() -> ExitCode {
     let twin = weights::apply(twin, &tensors, &folder).expect("weights fit");
     let x = tensor3(&data["x"], &device);
     let result =
-        if train { time_training(twin, x, &json, precision, seconds) } else { time_forward(&twin, x, &data["y"], precision, seconds) };
+        if train { time_training(twin, x, &json, precision, seconds) } else { time_forward(twin, x, &data["y"], precision, seconds) };
     println!("{result}");
     ExitCode::SUCCESS
 }
 
-fn time_forward(twin: &Twin, x: Tensor<3>, golden: &HostTensor, precision: Precision, seconds: f64) -> serde_json::Value {
+fn time_forward(twin: Twin, x: Tensor<3>, golden: &HostTensor, precision: Precision, seconds: f64) -> serde_json::Value {
     let [batch, steps, _] = x.dims();
     let lengths = Lengths::full(batch, steps);
-    let forward = || twin.forward(x.clone(), &lengths, &Pass::inference(precision)).logits.into_data();
+    let (twin, arithmetic) = Arithmetic::pack(precision, twin, &x.device());
+    let forward = || twin.forward(x.clone(), &lengths, &Pass::inference(&arithmetic)).logits.into_data();
     let first = forward();
     let values = first.as_slice::<f32>().expect("f32");
     let max_error = values.iter().zip(&golden.values).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);

@@ -1,11 +1,13 @@
-"""Times PyTorch encoders (forward and training step, f32 and bf16) beside our own bench on the same weights and inputs in the same run.
+"""Times encoders of PyTorch (forward and training step, f32 and bf16) and of ONNX Runtime (forward, f32 and int8) beside our own bench (f32, bf16, int8)
+on the same weights and inputs in the same run.
 
-    python3 benchmarks/encoder_peers.py --export FOLDER                    (pip install torch numpy safetensors)
+    python3 benchmarks/encoder_peers.py --export FOLDER                    (pip install torch numpy safetensors onnx onnxscript onnxruntime)
     python3 benchmarks/encoder_peers.py --export FOLDER --ours BENCH_BINARY --out RESULT.json
 
-BENCH_BINARY is what `cargo bench --bench encoder --no-run` prints. Without it only PyTorch is timed and the folder written. PyTorch and ours take turns
-(`--rounds`), so load from outside hits both; best and median over all runs of the rounds are given. A ratio is ours / PyTorch's time: below 1 we are faster.
-The bf16 peer is autocast over f32 weights (`bf16_full`: the whole model converted, forward only, for information).
+BENCH_BINARY is what `cargo bench --bench encoder --no-run` prints. Without it only the peers are timed and the folder written. All take turns (`--rounds`),
+so load from outside hits each of them; best and median over all runs of the rounds are given. PyTorch's bf16 is autocast over f32 weights. ONNX Runtime
+runs what `torch.onnx.export` makes of PyTorch's model (for each batch size its own, shapes fixed), its int8 is `quantize_dynamic` with signed weights per
+channel. Experts choose shapes by values, which does not export: ONNX Runtime is missing there. Training is timed with the most threads only.
 
 Cases (12 layers, d_model 256, d_ff 1024, 4 heads, 250 steps, 512 labels; no positions, no padding, no dropout; input goes straight into the first block):
 
@@ -14,6 +16,7 @@ Cases (12 layers, d_model 256, d_ff 1024, 4 heads, 250 steps, 512 labels; no pos
     conformer_ln  the same with a layer norm over channels in the place of the batch norm       forward, train
     moe           transformer whose feed-forwards are 4 experts, top-1, one router shared by    forward, train
                   all layers (no bias; f32 softmax; the chosen expert's output times its probability)
+    moe8          the same with 8 experts: `experts.py` compares it with `transformer`          forward, train
 
 FOLDER/<case>/ holds
     config.json         kind ("transformer" or "conformer"), layers, d_model, d_ff, heads, kernel, convolution_norm ("batch"/"layer"), experts (0 = dense), labels,
@@ -36,7 +39,7 @@ Training step: forward, log-softmax and CTC (blank 0) in f32, loss = sum over th
 (+ balance_weight x sum over layers of experts x sum_e f_e rho_e, f the share of steps and rho the mean probability of expert e), backward, AdamW (decay on every parameter).
 
 Our bench is called once per case and round as
-    BENCH_BINARY --peers FOLDER --case NAME --mode forward|train --batch N --threads N --precision f32|bf16 --seconds S
+    BENCH_BINARY --peers FOLDER --case NAME --mode forward|train --batch N --threads N --precision f32|bf16|int8 --seconds S
 and prints, last on stdout, one JSON object: `times_ms` (list, one per timed run), and `max_error` (forward: largest |ours - y|) or `losses` (train: the
 first `STEPS` losses, before any timing). Unknown cases: exit code 3, recorded as not supported.
 """
@@ -46,7 +49,6 @@ import copy
 import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -54,8 +56,10 @@ import time
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
+
+from machine import cpu_model
 
 LAYERS, D_MODEL, D_FF, HEADS, KERNEL, LABELS, EXPERTS, TIME = 12, 256, 1024, 4, 31, 512, 4, 250
 TARGETS, STEPS, BALANCE = 40, 3, 0.01
@@ -65,6 +69,7 @@ CASES = {
     "conformer": {"kind": "conformer", "convolution_norm": "batch", "experts": 0, "modes": ["forward"]},
     "conformer_ln": {"kind": "conformer", "convolution_norm": "layer", "experts": 0, "modes": ["forward", "train"]},
     "moe": {"kind": "transformer", "convolution_norm": None, "experts": EXPERTS, "modes": ["forward", "train"]},
+    "moe8": {"kind": "transformer", "convolution_norm": None, "experts": 2 * EXPERTS, "modes": ["forward", "train"]},
 }
 
 
@@ -210,9 +215,11 @@ def trainer(model, batch, precision):
 
 
 def export(folder):
-    """Writes every case's weights, inputs, outputs and first losses."""
+    """Writes weights, inputs, outputs and first losses of every case that is not there yet."""
     torch.set_num_threads(2)
     for case, c in CASES.items():
+        if os.path.exists(os.path.join(folder, case, "losses.json")):
+            continue
         model, at = build(case).eval(), os.path.join(folder, case)
         os.makedirs(at, exist_ok=True)
         save_file({k: v.contiguous() for k, v in model.state_dict().items() if "num_batches" not in k}, os.path.join(at, "model.safetensors"))
@@ -245,17 +252,49 @@ def timed(f, seconds):
     return out
 
 
-def torch_times(case, mode, batch, precision, seconds):
+def torch_times(a, case, mode, batch, threads, precision):
+    torch.set_num_threads(threads)
     model = build(case)
     if mode == "train":
-        return timed(trainer(model, batch, precision), seconds)
+        return {"times_ms": timed(trainer(model, batch, precision), a.seconds)}
     model, x = model.eval(), inputs(batch)
-    if precision == "bf16_full":
-        model, x = model.to(torch.bfloat16), x.to(torch.bfloat16)
-        if model.router is not None:
-            model.router.float()
     with torch.inference_mode(), autocast(precision):  # one context: autocast keeps its converted weights
-        return timed(lambda: model(x), seconds)
+        return {"times_ms": timed(lambda: model(x), a.seconds)}
+
+
+class Logits(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x)[0]
+
+
+def onnx_file(a, case, batch, precision):
+    """The exported model, made once."""
+    path = os.path.join(a.export, case, f"b{batch}-{precision}.onnx")
+    if not os.path.exists(path):
+        if precision == "int8":
+            from onnxruntime.quantization import QuantType, quantize_dynamic
+
+            quantize_dynamic(onnx_file(a, case, batch, "f32"), path, weight_type=QuantType.QInt8, per_channel=True)
+        else:
+            torch.onnx.export(Logits(build(case).eval()), (inputs(batch),), path, dynamo=True, external_data=False, verbose=False)
+    return path
+
+
+def ort_times(a, case, mode, batch, threads, precision):
+    import onnxruntime
+
+    if CASES[case]["experts"]:
+        return {"error": "experts do not export"}
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
+    session = onnxruntime.InferenceSession(onnx_file(a, case, batch, precision), options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: inputs(batch).numpy()}
+    error = float(abs(session.run(None, feed)[0] - load_file(os.path.join(a.export, case, f"b{batch}.safetensors"))["y"].numpy()).max())
+    return {"times_ms": timed(lambda: session.run(None, feed), a.seconds), "max_error": error}
 
 
 def our_times(a, case, mode, batch, threads, precision):
@@ -272,11 +311,39 @@ def summary(times):
     return {"best_ms": round(min(times), 3), "median_ms": round(statistics.median(times), 3), "runs": len(times)}
 
 
-def cpu_model():
-    for line in open("/proc/cpuinfo"):
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
+# What is timed: a name, how, in which precision, in which modes.
+ENGINES = {
+    "ours f32": (our_times, "f32", ["forward", "train"]),
+    "ours bf16": (our_times, "bf16", ["forward", "train"]),
+    "ours int8": (our_times, "int8", ["forward"]),
+    "torch f32": (torch_times, "f32", ["forward", "train"]),
+    "torch bf16": (torch_times, "bf16", ["forward", "train"]),
+    "ort f32": (ort_times, "f32", ["forward"]),
+    "ort int8": (ort_times, "int8", ["forward"]),
+}
+
+
+def measure(a, case, mode, batch, threads):
+    """One row: every engine in turns."""
+    engines = [e for e, (f, _, modes) in ENGINES.items() if mode in modes and (a.ours or f is not our_times)]
+    times, answers = {e: [] for e in engines}, {}
+    for _ in range(a.rounds):
+        for engine in engines:
+            if "error" in answers.get(engine, {}):
+                continue
+            f, precision, _ = ENGINES[engine]
+            answers[engine] = f(a, case, mode, batch, threads, precision)
+            times[engine] += answers[engine].get("times_ms", [])
+    row = {"case": case, "mode": mode, "batch": batch, "threads": threads, "engines": {}}
+    for engine in engines:
+        answer = answers[engine]
+        if "error" in answer:
+            row["engines"][engine] = {"error": answer["error"]}
+            continue
+        row["engines"][engine] = summary(times[engine]) | {k: answer[k] for k in ("max_error", "losses") if k in answer}
+    if mode == "train":
+        row["losses_torch"] = json.load(open(os.path.join(a.export, case, "losses.json")))[f"b{batch}"]
+    return row
 
 
 def main():
@@ -284,51 +351,39 @@ def main():
     p.add_argument("--export", required=True, metavar="FOLDER", help="folder for weights and inputs; kept if it is complete")
     p.add_argument("--ours", metavar="BENCH_BINARY")
     p.add_argument("--out", metavar="RESULT.json")
-    p.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
+    p.add_argument("--cases", nargs="*", default=[c for c in CASES if c != "moe8"], choices=list(CASES))
     p.add_argument("--modes", nargs="*", default=["forward", "train"], choices=["forward", "train"])
-    p.add_argument("--precisions", nargs="*", default=["f32", "bf16", "bf16_full"], choices=["f32", "bf16", "bf16_full"])
     p.add_argument("--batches", nargs="*", type=int, default=[1, 8])
     p.add_argument("--threads", nargs="*", type=int, default=[1, 2])
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--seconds", type=float, default=2.0, help="per case and round, each side")
+    p.add_argument("--seconds", type=float, default=2.0, help="per engine and round")
     p.add_argument("--export-only", action="store_true")
     a = p.parse_args()
-    if not all(os.path.exists(os.path.join(a.export, case, "losses.json")) for case in CASES):
-        export(a.export)
+    export(a.export)
     if a.export_only:
         return
     rows, began = [], datetime.datetime.now(datetime.timezone.utc)
-    grid = [(c, m, b, t, q) for c in a.cases for m in a.modes if m in CASES[c]["modes"] for b in a.batches for t in a.threads for q in a.precisions
-            if not (m == "train" and q == "bf16_full")]
-    for case, mode, batch, threads, precision in grid:
-        torch.set_num_threads(threads)
-        theirs, ours, answer = [], [], None
-        for _ in range(a.rounds):
-            theirs += torch_times(case, mode, batch, precision, a.seconds)
-            if a.ours and precision != "bf16_full" and not (answer and "error" in answer):
-                answer = our_times(a, case, mode, batch, threads, precision)
-                ours += answer.get("times_ms", [])
-        row = {"case": case, "mode": mode, "batch": batch, "threads": threads, "precision": precision, "torch": summary(theirs)}
-        if answer and "error" in answer:
-            row["error"] = answer["error"]
-        elif answer:
-            row |= {"ours": summary(ours), "ratio_best": round(min(ours) / min(theirs), 3),
-                    "ratio_median": round(statistics.median(ours) / statistics.median(theirs), 3)}
-            if mode == "forward":
-                row["max_error"] = answer.get("max_error")
-            else:
-                expected = json.load(open(os.path.join(a.export, case, "losses.json")))[f"b{batch}"][precision]
-                row["losses"], row["losses_torch"] = answer.get("losses"), expected
-        rows.append(row)
-        print(json.dumps(row), file=sys.stderr, flush=True)
-    result = {"bench": "encoder_peers", "date": began.isoformat(timespec="seconds"), "cpu": cpu_model(), "cores": os.cpu_count(), "load": os.getloadavg(),
-              "torch": torch.__version__, "command": sys.argv, "rows": rows}
+    grid = [(c, m, b, t) for c in a.cases for m in a.modes if m in CASES[c]["modes"] for b in a.batches for t in a.threads]
+    for case, mode, batch, threads in [g for g in grid if g[1] == "forward" or g[3] == max(a.threads)]:
+        rows.append(measure(a, case, mode, batch, threads))
+        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    versions = {"torch": torch.__version__}
+    with contextlib.suppress(ImportError):
+        versions["onnxruntime"] = __import__("onnxruntime").__version__
+    result = {"bench": "encoder_peers", "date": began.date().isoformat(), "cpu": cpu_model(), "load": os.getloadavg(),
+              "versions": versions, "command": command(a), "rows": rows}
     text = json.dumps(result, indent=1)
     if a.out:
         with open(a.out + ".part", "w") as f:
             f.write(text + "\n")
         os.replace(a.out + ".part", a.out)
     print(text)
+
+
+def command(a):
+    """What was run, without paths of this machine."""
+    words = ["--threads", *map(str, a.threads), "--rounds", str(a.rounds), "--seconds", f"{a.seconds:g}"]
+    return " ".join(["python3 benchmarks/encoder_peers.py --export FOLDER --ours BENCH_BINARY", *words, "--out benchmarks/results/encoder.json"])
 
 
 if __name__ == "__main__":

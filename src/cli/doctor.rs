@@ -10,7 +10,7 @@ use crate::audio::FORMATS;
 use crate::checkpoint::Opened;
 use crate::cli::describe;
 use crate::cli::device::{self, DeviceChoice};
-use crate::kernel::cpu::Tier;
+use crate::kernel::cpu::{Int8Unit, Tier};
 use crate::kernel::gemm::Precision;
 use crate::pipeline::transcriber::{Transcriber, find_model};
 
@@ -28,6 +28,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         ("program", format!("omniscribe {}, {} {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH)),
         ("processor", processor()),
         ("products", products().to_string()),
+        ("", int8().to_string()),
         ("cuda", cuda()),
     ];
     let model = model(arguments.model.as_deref());
@@ -70,6 +71,15 @@ fn products() -> &'static str {
         Tier::Avx512 => "f32 with AVX-512; --dtype bf16 computes in f32: no bfloat16 dot product",
         Tier::Avx2 => "f32 with AVX2; --dtype bf16 computes in f32",
         Tier::Portable => "f32, portable code; --dtype bf16 computes in f32",
+    }
+}
+
+fn int8() -> &'static str {
+    match Tier::detected().int8() {
+        Int8Unit::Tiles => "int8 with AMX tiles",
+        Int8Unit::Vnni => "int8 with AVX-512 VNNI",
+        Int8Unit::Avx2 => "int8 with AVX2 (widened to 16 bits)",
+        Int8Unit::Portable => "int8, portable code: slow",
     }
 }
 

@@ -11,6 +11,8 @@ pub enum Dtype {
     F32,
     /// bfloat16 where the processor has it
     Bf16,
+    /// Weights and what they are multiplied with in 8 bits, the rest as bf16
+    Int8,
 }
 
 impl Dtype {
@@ -19,6 +21,7 @@ impl Dtype {
         match self {
             Self::F32 => Precision::F32,
             Self::Bf16 => Precision::Bf16,
+            Self::Int8 => Precision::Int8,
         }
     }
 }

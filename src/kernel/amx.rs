@@ -88,19 +88,19 @@ impl Drop for Tiles {
 
 /// Sums or addends of one product: rows of up to 32 values, `stride` bytes apart (0: every row is the same).
 #[derive(Clone, Copy)]
-struct Place<T> {
-    data: T,
-    stride: usize,
+pub(super) struct Place<T> {
+    pub data: T,
+    pub stride: usize,
 }
 
-/// Defines `to = from + left . right` for some number of tiles; the loads, one step and the stores are given.
+/// Defines `to = from + left . right` for one shape; the loads, the steps and the stores are given.
 macro_rules! product {
-    ($(#[$doc:meta])* $name:ident, right $right_stride:literal, $([$($line:literal)*])*) => {
+    ($(#[$doc:meta])* $name:ident, right $right_stride:literal, $([$($line:expr),* $(,)?])*) => {
         $(#[$doc])*
         ///
         /// # Safety
         /// The thread's tiles are configured ([`Tiles`]); both panels hold `steps` steps; `from` is readable, `to` writable for the tiles.
-        unsafe fn $name(steps: usize, left: *const Line, right: *const Line, from: Place<*const f32>, to: Place<*mut f32>) {
+        pub(in super::super) unsafe fn $name<T>(steps: usize, left: *const Line, right: *const Line, from: Place<*const T>, to: Place<*mut T>) {
             // SAFETY: addresses are inside the panels and places of the caller's promise; flags and tiles are declared clobbered.
             unsafe {
                 std::arch::asm!(
@@ -123,51 +123,69 @@ macro_rules! product {
         }
     };
 }
+pub(super) use product;
 
-product!(
-    /// 17 to 32 rows, 17 to 32 columns.
-    product_2x2, right 128,
-    ["tileloadd tmm0, [{from} + {from_stride}*1]" "tileloadd tmm1, [{from} + {from_stride}*1 + 64]"
-     "tileloadd tmm2, [{from2} + {from_stride}*1]" "tileloadd tmm3, [{from2} + {from_stride}*1 + 64]"
-     "test {steps}, {steps}" "jz 3f"]
-    ["2:"
-     "tileloadd tmm4, [{a} + {a_stride}*1]" "tileloadd tmm6, [{b} + {b_stride}*1]" "tdpbf16ps tmm0, tmm4, tmm6"
-     "tileloadd tmm7, [{b} + {b_stride}*1 + 64]" "tdpbf16ps tmm1, tmm4, tmm7"
-     "tileloadd tmm5, [{a} + {a_stride}*1 + 1024]" "tdpbf16ps tmm2, tmm5, tmm6" "tdpbf16ps tmm3, tmm5, tmm7"
-     "add {a}, 2048" "add {b}, 2048" "dec {steps}" "jnz 2b"]
-    ["3:"
-     "tilestored [{to} + {to_stride}*1], tmm0" "tilestored [{to} + {to_stride}*1 + 64], tmm1"
-     "tilestored [{to2} + {to_stride}*1], tmm2" "tilestored [{to2} + {to_stride}*1 + 64], tmm3"]
-);
-product!(
-    /// Up to 16 rows, 17 to 32 columns.
-    product_1x2, right 128,
-    ["# {from2} {to2}" "tileloadd tmm0, [{from} + {from_stride}*1]" "tileloadd tmm1, [{from} + {from_stride}*1 + 64]"
-     "test {steps}, {steps}" "jz 3f"]
-    ["2:"
-     "tileloadd tmm4, [{a} + {a_stride}*1]" "tileloadd tmm6, [{b} + {b_stride}*1]" "tdpbf16ps tmm0, tmm4, tmm6"
-     "tileloadd tmm7, [{b} + {b_stride}*1 + 64]" "tdpbf16ps tmm1, tmm4, tmm7"
-     "add {a}, 2048" "add {b}, 2048" "dec {steps}" "jnz 2b"]
-    ["3:" "tilestored [{to} + {to_stride}*1], tmm0" "tilestored [{to} + {to_stride}*1 + 64], tmm1"]
-);
-product!(
-    /// 17 to 32 rows, up to 16 columns.
-    product_2x1, right 64,
-    ["tileloadd tmm0, [{from} + {from_stride}*1]" "tileloadd tmm2, [{from2} + {from_stride}*1]" "test {steps}, {steps}" "jz 3f"]
-    ["2:"
-     "tileloadd tmm4, [{a} + {a_stride}*1]" "tileloadd tmm6, [{b} + {b_stride}*1]" "tdpbf16ps tmm0, tmm4, tmm6"
-     "tileloadd tmm5, [{a} + {a_stride}*1 + 1024]" "tdpbf16ps tmm2, tmm5, tmm6"
-     "add {a}, 2048" "add {b}, 1024" "dec {steps}" "jnz 2b"]
-    ["3:" "tilestored [{to} + {to_stride}*1], tmm0" "tilestored [{to2} + {to_stride}*1], tmm2"]
-);
-product!(
-    /// Up to 16 rows, up to 16 columns.
-    product_1x1, right 64,
-    ["# {from2} {to2}" "tileloadd tmm0, [{from} + {from_stride}*1]" "test {steps}, {steps}" "jz 3f"]
-    ["2:"
-     "tileloadd tmm4, [{a} + {a_stride}*1]" "tileloadd tmm6, [{b} + {b_stride}*1]" "tdpbf16ps tmm0, tmm4, tmm6"
-     "add {a}, 2048" "add {b}, 1024" "dec {steps}" "jnz 2b"]
-    ["3:" "tilestored [{to} + {to_stride}*1], tmm0"]
+/// Makes a module of the four products of one instruction: tiles of the left panel by tiles of the right one. `T` is what it sums in.
+macro_rules! products {
+    ($(#[$doc:meta])* $module:ident, $dot:literal) => {
+        $(#[$doc])*
+        pub(super) mod $module {
+            use super::super::amx::Place;
+            use super::super::pack::Line;
+
+            $crate::kernel::amx::product!(
+                /// 17 to 32 rows, 17 to 32 columns.
+                product_2x2, right 128,
+                ["tileloadd tmm0, [{from} + {from_stride}*1]", "tileloadd tmm1, [{from} + {from_stride}*1 + 64]",
+                 "tileloadd tmm2, [{from2} + {from_stride}*1]", "tileloadd tmm3, [{from2} + {from_stride}*1 + 64]",
+                 "test {steps}, {steps}", "jz 3f"]
+                ["2:",
+                 "tileloadd tmm4, [{a} + {a_stride}*1]", "tileloadd tmm6, [{b} + {b_stride}*1]", concat!($dot, " tmm0, tmm4, tmm6"),
+                 "tileloadd tmm7, [{b} + {b_stride}*1 + 64]", concat!($dot, " tmm1, tmm4, tmm7"),
+                 "tileloadd tmm5, [{a} + {a_stride}*1 + 1024]", concat!($dot, " tmm2, tmm5, tmm6"), concat!($dot, " tmm3, tmm5, tmm7"),
+                 "add {a}, 2048", "add {b}, 2048", "dec {steps}", "jnz 2b"]
+                ["3:",
+                 "tilestored [{to} + {to_stride}*1], tmm0", "tilestored [{to} + {to_stride}*1 + 64], tmm1",
+                 "tilestored [{to2} + {to_stride}*1], tmm2", "tilestored [{to2} + {to_stride}*1 + 64], tmm3"]
+            );
+            $crate::kernel::amx::product!(
+                /// Up to 16 rows, 17 to 32 columns.
+                product_1x2, right 128,
+                ["# {from2} {to2}", "tileloadd tmm0, [{from} + {from_stride}*1]", "tileloadd tmm1, [{from} + {from_stride}*1 + 64]",
+                 "test {steps}, {steps}", "jz 3f"]
+                ["2:",
+                 "tileloadd tmm4, [{a} + {a_stride}*1]", "tileloadd tmm6, [{b} + {b_stride}*1]", concat!($dot, " tmm0, tmm4, tmm6"),
+                 "tileloadd tmm7, [{b} + {b_stride}*1 + 64]", concat!($dot, " tmm1, tmm4, tmm7"),
+                 "add {a}, 2048", "add {b}, 2048", "dec {steps}", "jnz 2b"]
+                ["3:", "tilestored [{to} + {to_stride}*1], tmm0", "tilestored [{to} + {to_stride}*1 + 64], tmm1"]
+            );
+            $crate::kernel::amx::product!(
+                /// 17 to 32 rows, up to 16 columns.
+                product_2x1, right 64,
+                ["tileloadd tmm0, [{from} + {from_stride}*1]", "tileloadd tmm2, [{from2} + {from_stride}*1]", "test {steps}, {steps}", "jz 3f"]
+                ["2:",
+                 "tileloadd tmm4, [{a} + {a_stride}*1]", "tileloadd tmm6, [{b} + {b_stride}*1]", concat!($dot, " tmm0, tmm4, tmm6"),
+                 "tileloadd tmm5, [{a} + {a_stride}*1 + 1024]", concat!($dot, " tmm2, tmm5, tmm6"),
+                 "add {a}, 2048", "add {b}, 1024", "dec {steps}", "jnz 2b"]
+                ["3:", "tilestored [{to} + {to_stride}*1], tmm0", "tilestored [{to2} + {to_stride}*1], tmm2"]
+            );
+            $crate::kernel::amx::product!(
+                /// Up to 16 rows, up to 16 columns.
+                product_1x1, right 64,
+                ["# {from2} {to2}", "tileloadd tmm0, [{from} + {from_stride}*1]", "test {steps}, {steps}", "jz 3f"]
+                ["2:",
+                 "tileloadd tmm4, [{a} + {a_stride}*1]", "tileloadd tmm6, [{b} + {b_stride}*1]", concat!($dot, " tmm0, tmm4, tmm6"),
+                 "add {a}, 2048", "add {b}, 1024", "dec {steps}", "jnz 2b"]
+                ["3:", "tilestored [{to} + {to_stride}*1], tmm0"]
+            );
+        }
+    };
+}
+pub(super) use products;
+
+products!(
+    /// Pairs of bfloat16, summed in f32.
+    bf16, "tdpbf16ps"
 );
 
 /// Room for the sums of one product whose output is not whole tiles.
@@ -252,10 +270,10 @@ pub(super) unsafe fn multiply(tile: &Tile<'_>, _tiles: &Tiles, scratch: &mut Scr
     // SAFETY: the caller's promise; without whole tiles the sums go to the scratch, which has room for all.
     unsafe {
         match (tile.rows > 16, tile.columns > 16) {
-            (true, true) => product_2x2(steps, left, right, from, to),
-            (false, true) => product_1x2(steps, left, right, from, to),
-            (true, false) => product_2x1(steps, left, right, from, to),
-            (false, false) => product_1x1(steps, left, right, from, to),
+            (true, true) => bf16::product_2x2(steps, left, right, from, to),
+            (false, true) => bf16::product_1x2(steps, left, right, from, to),
+            (true, false) => bf16::product_2x1(steps, left, right, from, to),
+            (false, false) => bf16::product_1x1(steps, left, right, from, to),
         }
         if !is_whole {
             scratch.scatter(tile);

@@ -59,6 +59,51 @@ impl Tier {
     }
 }
 
+/// What multiplies 8-bit integers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Int8Unit {
+    /// Scalar code.
+    Portable,
+    /// AVX2: bytes widened to 16 bits (`vpmaddwd`), for the 8-bit instruction (`vpmaddubsw`) saturates.
+    Avx2,
+    /// AVX-512 VNNI (`vpdpbusd`).
+    Vnni,
+    /// AMX tiles (`tdpbusd`).
+    Tiles,
+}
+
+impl Tier {
+    /// What multiplies 8-bit integers on this machine at this tier.
+    pub fn int8(self) -> Int8Unit {
+        match self.capped() {
+            Self::Amx if has_int8_tiles() => Int8Unit::Tiles,
+            Self::Avx512 | Self::Avx512Bf16 | Self::Amx if has_vnni() => Int8Unit::Vnni,
+            Self::Portable => Int8Unit::Portable,
+            _ => Int8Unit::Avx2,
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_vnni() -> bool {
+    std::arch::is_x86_feature_detected!("avx512vnni")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_int8_tiles() -> bool {
+    super::amx_int8::is_available()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_vnni() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_int8_tiles() -> bool {
+    false
+}
+
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Tier {
     use std::arch::is_x86_feature_detected as has;

@@ -1,14 +1,17 @@
 //! Matrix products on plain f32 slices: `c (+)= a . b`, with bias and activation on the way out.
 //!
 //! [`Precision::F32`] is the `gemm` crate. [`Precision::Bf16`] rounds both operands to bfloat16 and sums in f32; where the CPU has no
-//! instruction for that, it is computed as F32. Outputs are row-major; transposed operands are views with swapped strides.
+//! instruction for that, it is computed as F32. [`Precision::Int8`] is for weights, which are packed before: rows of the left operand are
+//! rounded to 8 bits on the way in. Outputs are row-major; transposed operands are views with swapped strides.
 
 use rayon::prelude::*;
 
 use super::cpu::Tier;
 use super::gemm_bf16::{self, Job, Output, Right};
 use super::gemm_f32;
+use super::gemm_int8;
 use super::pack::Line;
+use super::quantize::{Int8Matrix, MAX_DEPTH};
 
 pub use super::activation::Activation;
 pub use super::epilogue::Epilogue;
@@ -21,6 +24,8 @@ pub enum Precision {
     F32,
     /// Operands rounded to bfloat16, sums in f32; F32 where the CPU lacks it.
     Bf16,
+    /// Packed weights in 8 bits, one scale per column, by rows in 8 bits, one scale per row; other products as Bf16. For inference.
+    Int8,
 }
 
 /// Who computes.
@@ -58,9 +63,9 @@ impl Compute {
         Self { precision, parallel, tier: Tier::detected() }
     }
 
-    /// Whether products really are computed in bfloat16.
+    /// Whether products of views really are computed in bfloat16.
     pub fn is_bf16(self) -> bool {
-        self.precision == Precision::Bf16 && self.tier.capped() >= Tier::Avx512Bf16
+        self.precision != Precision::F32 && self.tier.capped() >= Tier::Avx512Bf16
     }
 }
 
@@ -76,6 +81,7 @@ pub struct PackedMatrix {
 enum Storage {
     Bf16(Vec<Line>),
     F32(Vec<f32>),
+    Int8(Int8Matrix),
 }
 
 impl std::fmt::Debug for PackedMatrix {
@@ -85,9 +91,11 @@ impl std::fmt::Debug for PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// Packs `b` for `compute`: bfloat16 panels where they will be used, else a row-major f32 copy.
+    /// Packs `b` for `compute`: 8-bit or bfloat16 panels where they will be used, else a row-major f32 copy.
     pub fn pack(b: Matrix<'_>, compute: Compute) -> Self {
-        let storage = if compute.is_bf16() {
+        let storage = if compute.precision == Precision::Int8 && b.rows <= MAX_DEPTH {
+            Storage::Int8(Int8Matrix::new(compute.tier.capped().vector(), &b))
+        } else if compute.is_bf16() {
             let mut lines = vec![Line([0; 16]); gemm_bf16::packed_lines(b.rows, b.columns)];
             gemm_bf16::pack_whole(&b, &mut lines);
             Storage::Bf16(lines)
@@ -102,6 +110,15 @@ impl PackedMatrix {
     pub fn shape(&self) -> (usize, usize) {
         (self.rows, self.columns)
     }
+
+    /// Bytes it takes.
+    pub fn bytes(&self) -> usize {
+        match &self.storage {
+            Storage::Bf16(lines) => size_of_val(&lines[..]),
+            Storage::F32(values) => size_of_val(&values[..]),
+            Storage::Int8(matrix) => matrix.bytes(),
+        }
+    }
 }
 
 /// A right operand as it comes: a view, or packed before.
@@ -109,7 +126,7 @@ impl PackedMatrix {
 pub enum Operand<'a> {
     /// Packed by the call.
     View(Matrix<'a>),
-    /// Packed once; one packed in bfloat16 is multiplied in bfloat16 whatever the call's precision.
+    /// Packed once; one packed in bfloat16 or 8 bits is multiplied in that whatever the call's precision. All operands of a call are alike.
     Packed(&'a PackedMatrix),
 }
 
@@ -126,7 +143,8 @@ impl<'a> From<&'a PackedMatrix> for Operand<'a> {
 }
 
 impl<'a> Operand<'a> {
-    fn shape(self) -> (usize, usize) {
+    /// Number of rows and columns.
+    pub fn shape(self) -> (usize, usize) {
         match self {
             Self::View(b) => b.shape(),
             Self::Packed(b) => b.shape(),
@@ -139,6 +157,7 @@ impl<'a> Operand<'a> {
             Self::Packed(b) => match &b.storage {
                 Storage::Bf16(lines) => Right::Packed(lines),
                 Storage::F32(data) => Right::View(Matrix::new(data, b.rows, b.columns)),
+                Storage::Int8(matrix) => Right::Int8(matrix),
             },
         }
     }
@@ -225,6 +244,10 @@ fn job<'a>(
 /// # Safety
 /// Every output is writable for its job's rows and columns and not touched by others.
 unsafe fn run(jobs: &[Job<'_>], compute: Compute) {
+    if jobs.iter().any(|job| matches!(job.right, Right::Int8(_))) {
+        // SAFETY: the caller's promise.
+        return unsafe { gemm_int8::run(jobs, compute.tier, compute.parallel) };
+    }
     if compute.is_bf16() || jobs.iter().any(|job| matches!(job.right, Right::Packed(_))) {
         // SAFETY: the caller's promise; packed lines have their matrix's shape, and exist only where the tier does.
         return unsafe { gemm_bf16::run(jobs, compute.tier, compute.parallel) };
@@ -243,7 +266,7 @@ unsafe fn run(jobs: &[Job<'_>], compute: Compute) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::words::round_bf16;
     use super::*;
 

@@ -12,13 +12,14 @@ use super::epilogue::{Epilogue, activate};
 use super::gemm::{Parallel, Write};
 use super::matrix::Matrix;
 use super::pack::*;
+use super::quantize::Int8Matrix;
 
 /// Row panels of one task at most: 8 x 14 rows x 512 `k` are 112 KiB (tiles: 8 x 32 rows, 256 KiB), a part of the second-level cache.
 const BLOCK_PANELS: usize = 8;
 /// Lines of a packed right operand that stays in the second-level cache beside the rest: 1 MiB.
 const CACHED_LINES: usize = 1 << 14;
 /// Tasks per thread, so that an interrupted core does not hold the others.
-const TASKS_PER_THREAD: usize = 4;
+pub(super) const TASKS_PER_THREAD: usize = 4;
 /// Products under this many multiplications are not worth waking a second thread.
 const PARALLEL_FROM: usize = 1 << 20;
 
@@ -27,6 +28,8 @@ const PARALLEL_FROM: usize = 1 << 20;
 pub(super) enum Right<'a> {
     View(Matrix<'a>),
     Packed(&'a [Line]),
+    /// Weights in 8 bits: [`super::gemm_int8`]'s.
+    Int8(&'a Int8Matrix),
 }
 
 /// Where a product goes: rows `row_stride` apart, columns contiguous.
@@ -127,7 +130,7 @@ pub(super) unsafe fn run(jobs: &[Job<'_>], tier: Tier, parallel: Parallel) {
 }
 
 /// Panels per task when `panels` panels are cut for `parallel`.
-fn block_panels(panels: usize, parallel: Parallel) -> usize {
+pub(super) fn block_panels(panels: usize, parallel: Parallel) -> usize {
     match parallel {
         Parallel::Single => BLOCK_PANELS,
         Parallel::Rayon => (panels / (TASKS_PER_THREAD * rayon::current_num_threads())).clamp(1, BLOCK_PANELS),
@@ -138,7 +141,7 @@ fn block_panels(panels: usize, parallel: Parallel) -> usize {
 fn by_rows(jobs: &[Job<'_>], unit: Unit, parallel: Parallel) {
     let lines = |job: &Job<'_>| match job.right {
         Right::View(b) => packed_lines(b.rows, b.columns),
-        Right::Packed(_) => 0,
+        Right::Packed(_) | Right::Int8(_) => 0,
     };
     with_lines(jobs.iter().map(lines).sum(), |buffer| {
         let (mut rest, mut packing) = (&mut *buffer, Vec::new());
@@ -235,6 +238,7 @@ fn by_columns(job: &Job<'_>, unit: Unit) {
                             &*scratch
                         }
                         Right::Packed(lines) => &lines[pass_start + right_lines(panels.start, k.len())..],
+                        Right::Int8(_) => unreachable!("the operands of one call are packed alike"),
                     };
                     pass_start += right_lines(columns, k.len());
                     block(job, &k, rows, 0..rows.count, this, panels.clone(), right);

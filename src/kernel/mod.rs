@@ -8,22 +8,27 @@ pub mod activation;
 pub mod adamw;
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod amx_int8;
 pub mod attention;
 pub mod conv2d;
 pub mod cpu;
 pub mod ctc;
 pub mod depthwise;
+mod dot_int8;
 pub mod dropout;
 pub mod epilogue;
 pub mod gemm;
 mod gemm_bf16;
 mod gemm_f32;
+mod gemm_int8;
 pub mod mapping;
 mod math;
 pub mod matrix;
 pub mod memory;
 pub mod norm;
 mod pack;
+mod quantize;
 pub mod rng;
 pub mod rows;
 mod simd;

@@ -34,6 +34,24 @@ pub(super) const LEFT_PANEL: usize = MAX_ROWS * ROW_STRIDE;
 #[repr(C, align(64))]
 pub(super) struct Line(pub [u32; 16]);
 
+impl Line {
+    pub const ZERO: Self = Self([0; 16]);
+
+    /// The line with these bytes in memory.
+    #[inline(always)]
+    pub fn of_bytes(bytes: [u8; 64]) -> Self {
+        // SAFETY: both are 64 plain bytes.
+        Self(unsafe { std::mem::transmute::<[u8; 64], [u32; 16]>(bytes) })
+    }
+
+    /// Its bytes in memory.
+    #[cfg(test)]
+    pub fn bytes(self) -> [u8; 64] {
+        // SAFETY: as above.
+        unsafe { std::mem::transmute::<[u32; 16], [u8; 64]>(self.0) }
+    }
+}
+
 /// Words (pairs) of `k` values.
 pub(super) fn pairs(k: usize) -> usize {
     k.div_ceil(2)

@@ -16,7 +16,7 @@ use crate::model::moe::memory::ProductKeyMemory;
 use crate::model::moe::router::{Router, Routing};
 use crate::model::moe::store::{ExpertStore, lent_feed_forward};
 use crate::model::moe::strata::StrataLayer;
-use crate::model::ops::experts::{ExpertWeights, Grouping, expert_feed_forward};
+use crate::model::ops::experts::{ExpertWeights, Grouping, expert_feed_forward, packed_feed_forward};
 use crate::model::pass::Pass;
 
 /// Feed-forward of one block, without its norm and residual.
@@ -76,7 +76,7 @@ pub struct Lent<'a> {
 pub struct Routed {
     /// Choices and probabilities.
     pub routing: Routing,
-    /// Auxiliary losses.
+    /// Auxiliary losses; outside training only the load.
     pub loss: RouterLoss,
     /// Stratified experts: the way of every row through the strata.
     pub paths: Option<Vec<Vec<usize>>>,
@@ -139,15 +139,17 @@ impl Dense {
         let [batch, steps, d_model] = x.dims();
         let rows = batch * steps;
         let [_, d_ff] = self.up.dims();
-        let weights = ExpertWeights {
-            up: self.up.val().reshape([1, d_model, d_ff]),
-            up_bias: self.up_bias.val().reshape([1, d_ff]),
-            down: self.down.val().reshape([1, d_ff, d_model]),
-            down_bias: self.down_bias.val().reshape([1, d_model]),
+        let (up_bias, down_bias) = (self.up_bias.val().reshape([1, d_ff]), self.down_bias.val().reshape([1, d_model]));
+        let (x, grouping) = (x.reshape([rows, d_model]), Arc::new(Grouping::identity(rows)));
+        let y = match (pass.packed(self.up.id), pass.packed(self.down.id)) {
+            (Some(up), Some(down)) => packed_feed_forward(x, [up, down], [up_bias, down_bias], grouping, act, pass),
+            _ => {
+                let (up, down) = (self.up.val().reshape([1, d_model, d_ff]), self.down.val().reshape([1, d_ff, d_model]));
+                let weights = synthesized(ExpertWeights { up, up_bias, down, down_bias }, self.languages.as_ref(), pass);
+                expert_feed_forward(x, weights, grouping, act, pass)
+            }
         };
-        let weights = synthesized(weights, self.languages.as_ref(), pass);
-        let grouping = Arc::new(Grouping::identity(rows));
-        expert_feed_forward(x.reshape([rows, d_model]), weights, grouping, act, pass).reshape([batch, steps, d_model])
+        y.reshape([batch, steps, d_model])
     }
 }
 
@@ -215,7 +217,7 @@ impl FeedForward {
                     None => layer.experts.forward(x, &routing, act, pass),
                 };
                 let y = y.reshape([batch, steps, d_model]);
-                let loss = router.loss(&routing);
+                let loss = if pass.is_training() { router.loss(&routing) } else { RouterLoss::load_only(&routing) };
                 (y, Some(Routed { routing, loss, paths: None, spread }))
             }
             Self::Memory(memory) => (memory.forward(x), None),

@@ -3,6 +3,7 @@
 //! Shape letters used throughout: `batch`, `samples`, `frames`, `steps`, `mels`, `d_model`, `heads`, `vocab`, `experts`, `top_k`;
 //! `rows` is `batch * steps`.
 
+pub mod arithmetic;
 pub mod asr;
 pub mod attention;
 pub mod block;

@@ -4,10 +4,12 @@ use std::cell::RefCell;
 use std::fmt::Debug;
 use std::rc::Rc;
 
+use burn::module::ParamId;
 use burn::tensor::Tensor;
 
 use crate::kernel::gemm::Precision;
 use crate::kernel::rng::SplitMix;
+use crate::model::arithmetic::{Arithmetic, Packed};
 use crate::model::moe::router::Routing;
 
 /// Looks on while feed-forwards work.
@@ -19,7 +21,7 @@ pub trait Probe: Debug {
 /// Settings of one forward pass, handed to every layer.
 #[derive(Debug)]
 pub struct Pass {
-    precision: Precision,
+    arithmetic: Arithmetic,
     random: Option<RefCell<SplitMix>>,
     chunk: Option<Chunk>,
     slot: Option<usize>,
@@ -37,13 +39,13 @@ pub struct Chunk {
 
 impl Pass {
     /// No dropout, no jitter.
-    pub fn inference(precision: Precision) -> Self {
-        Self { precision, random: None, chunk: None, slot: None, probe: None }
+    pub fn inference(arithmetic: impl Into<Arithmetic>) -> Self {
+        Self { arithmetic: arithmetic.into(), random: None, chunk: None, slot: None, probe: None }
     }
 
     /// Dropout, jitter and position augmentation drawn from `seed`; equal seeds give equal passes.
     pub fn training(precision: Precision, seed: u64) -> Self {
-        Self { precision, random: Some(RefCell::new(SplitMix::new(seed))), chunk: None, slot: None, probe: None }
+        Self { arithmetic: precision.into(), random: Some(RefCell::new(SplitMix::new(seed))), chunk: None, slot: None, probe: None }
     }
 
     /// The same pass with the context of `chunk`; `None` leaves the encoder's own.
@@ -78,7 +80,17 @@ impl Pass {
 
     /// Precision of matrix products on the CPU.
     pub fn precision(&self) -> Precision {
-        self.precision
+        self.arithmetic.precision()
+    }
+
+    /// A parameter that was packed for this pass.
+    pub fn packed(&self, id: ParamId) -> Option<Packed> {
+        self.arithmetic.packed(id)
+    }
+
+    /// Whether the pass is part of training.
+    pub fn is_training(&self) -> bool {
+        self.random.is_some()
     }
 
     /// A fresh seed for one random layer; `None` at inference.

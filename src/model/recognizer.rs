@@ -1,9 +1,12 @@
 //! What the pipeline asks of any model.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
+use crate::kernel::gemm::Precision;
+use crate::model::arithmetic::Arithmetic;
 use crate::model::asr::{AsrModel, AsrOutput};
+use crate::model::config::LanguageConfig;
 use crate::model::lengths::Lengths;
 use crate::model::pass::Pass;
 use crate::model::wave::WaveModel;
@@ -38,6 +41,36 @@ pub enum AnyModel {
 }
 
 impl AnyModel {
+    /// The modules for languages, where it has some.
+    pub fn languages(&self) -> Option<&LanguageConfig> {
+        match self {
+            Self::Spectral(model) => model.encoder.config().languages.as_ref(),
+            Self::Wave(_) => None,
+        }
+    }
+
+    /// The model with the module of a slot (`None`: the shared one) in its weights and no modules any more.
+    pub fn folded(self, slot: Option<usize>) -> Self {
+        match self {
+            Self::Spectral(model) => Self::Spectral(model.folded(slot)),
+            Self::Wave(model) => Self::Wave(model),
+        }
+    }
+
+    /// The model with its weights packed for inference in `precision`: see [`Arithmetic::pack`].
+    pub fn packed(self, precision: Precision, device: &Device) -> (Self, Arithmetic) {
+        match self {
+            Self::Spectral(model) => {
+                let (model, arithmetic) = Arithmetic::pack(precision, model, device);
+                (Self::Spectral(model), arithmetic)
+            }
+            Self::Wave(model) => {
+                let (model, arithmetic) = Arithmetic::pack(precision, model, device);
+                (Self::Wave(model), arithmetic)
+            }
+        }
+    }
+
     /// Parameters, and how many of them work on one step.
     pub fn parameters(&self) -> (u64, u64) {
         match self {

@@ -2,7 +2,6 @@
 
 use crate::error::{Error, Result};
 use crate::model::config::{LanguageConfig, LanguageField};
-use crate::model::recognizer::AnyModel;
 use crate::pipeline::feed::Listened;
 use crate::pipeline::transcriber::Transcriber;
 
@@ -63,19 +62,16 @@ impl Transcriber {
 
     /// The modules of the model, where it has some.
     pub fn languages(&self) -> Option<&LanguageConfig> {
-        match &self.model {
-            AnyModel::Spectral(model) => model.encoder.config().languages.as_ref(),
-            AnyModel::Wave(_) => None,
-        }
+        self.model.languages()
     }
 
     /// Hears everything by the module of `slot`, `None` the shared one. It becomes part of the weights: this costs nothing while recognising, and
     /// the model has no modules any more.
     pub fn with_module(mut self, slot: Option<usize>) -> Self {
-        self.model = match self.model {
-            AnyModel::Spectral(model) => AnyModel::Spectral(model.folded(slot)),
-            AnyModel::Wave(model) => AnyModel::Wave(model),
-        };
+        if self.languages().is_none() {
+            return self;
+        }
+        (self.model, self.arithmetic) = self.model.folded(slot).packed(self.arithmetic.precision(), &self.device);
         self
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 
 use crate::error::Result;
-use crate::kernel::gemm::Precision;
+use crate::model::arithmetic::Arithmetic;
 use crate::model::pass::{Chunk, Pass};
 use crate::model::recognizer::{AnyModel, Recognizer};
 use crate::pipeline::batch::{Recognition, recognize};
@@ -26,7 +26,7 @@ pub struct Encoding<'a> {
     /// Where.
     pub device: &'a Device,
     /// Of matrix products on the CPU.
-    pub precision: Precision,
+    pub arithmetic: &'a Arithmetic,
     /// Context of a stream; `None`: the encoder's own.
     pub chunk: Option<Chunk>,
     /// Most feature frames in a batch, padding included; a longer window goes alone.
@@ -42,7 +42,7 @@ pub struct Encoding<'a> {
 impl Encoding<'_> {
     fn recognize(&self, windows: &[&Features], slot: Option<usize>) -> Recognition {
         let features: Vec<_> = windows.iter().map(|window| &window.features).collect();
-        recognize(self.model, &features, &Pass::inference(self.precision).with_chunk(self.chunk).with_slot(slot), self.device)
+        recognize(self.model, &features, &Pass::inference(self.arithmetic).with_chunk(self.chunk).with_slot(slot), self.device)
     }
 }
 

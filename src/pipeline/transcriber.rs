@@ -15,6 +15,7 @@ use crate::decode::lexicon::Lexicon;
 use crate::error::{Error, Result};
 use crate::features::FrontEnd;
 use crate::kernel::gemm::Precision;
+use crate::model::arithmetic::Arithmetic;
 use crate::model::asr::AsrModel;
 use crate::model::pass::Chunk;
 use crate::model::recognizer::AnyModel;
@@ -53,8 +54,8 @@ pub struct Transcriber {
     pub(super) confidence: Logistic,
     pub(super) lexicon: Option<Arc<Lexicon>>,
     writing: Writing,
-    device: Device,
-    pub(super) precision: Precision,
+    pub(super) device: Device,
+    pub(super) arithmetic: Arithmetic,
     pub(super) step_samples: usize,
     listening: Listening,
     chunk: Option<Chunk>,
@@ -93,6 +94,8 @@ impl Transcriber {
         let lexicon = decoding.lexicon();
         let writing = Writing::default();
         let batch_frames = BATCH_BYTES / geometry.frame_bytes;
+        // Modules change the weights from pass to pass; a chosen one is packed once it is part of them.
+        let (model, arithmetic) = if model.languages().is_some() { (model, precision.into()) } else { model.packed(precision, &device) };
         let (name, tokenizer) = (opened.name().to_string(), opened.tokenizer().clone());
         let listening = Listening { channels: Channels::Mix, voice_activity: None, chunker, limits: Limits::default() };
         Ok(Self {
@@ -109,7 +112,7 @@ impl Transcriber {
             lexicon,
             writing,
             device,
-            precision,
+            arithmetic,
             step_samples,
             listening,
             chunk: None,
@@ -318,7 +321,7 @@ impl Transcriber {
         let encoding = Encoding {
             model: &self.model,
             device: &self.device,
-            precision: self.precision,
+            arithmetic: &self.arithmetic,
             chunk: self.chunk,
             batch_frames: self.batch_frames,
             step_samples: self.step_samples,

@@ -209,13 +209,27 @@ pub struct ControlConfig {
 }
 
 /// Precision as spelled in files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PrecisionConfig {
     /// 32-bit products.
     F32,
     /// bfloat16 products with f32 sums, where the CPU has them.
     Bf16,
+}
+
+impl<'de> Deserialize<'de> for PrecisionConfig {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        match name.as_str() {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            "int8" => {
+                Err(serde::de::Error::custom("control.precision = int8: only for inference (--dtype int8); training takes f32 or bf16"))
+            }
+            other => Err(serde::de::Error::custom(format!("control.precision = {other}: want f32 or bf16"))),
+        }
+    }
 }
 
 impl From<PrecisionConfig> for Precision {
@@ -356,5 +370,19 @@ fn set(table: &mut toml::Table, key: &str, value: toml::Value) -> std::result::R
             let entry = table.entry(head).or_insert_with(|| toml::Value::Table(toml::Table::new()));
             set(entry.as_table_mut().ok_or_else(|| format!("{head} is not a table"))?, rest, value)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn training_refuses_8_bits_and_says_why() {
+        let parsed = |name: &str| toml::from_str::<std::collections::BTreeMap<String, PrecisionConfig>>(&format!("precision = \"{name}\""));
+        assert_eq!(parsed("bf16").unwrap()["precision"], PrecisionConfig::Bf16);
+        let message = parsed("int8").unwrap_err().to_string();
+        assert!(message.contains("control.precision = int8: only for inference"), "{message}");
+        assert!(parsed("int4").unwrap_err().to_string().contains("want f32 or bf16"));
     }
 }

@@ -15,6 +15,14 @@ pub struct RouterLoss {
     pub load: Vec<usize>,
 }
 
+impl RouterLoss {
+    /// What a pass outside training says: the load, and losses of 0 that nobody computed.
+    pub fn load_only(routing: &Routing) -> Self {
+        let zero = Tensor::zeros([1], &routing.probs.device());
+        Self { balance: zero.clone(), z: zero, load: routing.grouping.load() }
+    }
+}
+
 /// The auxiliary losses of one layer's routing.
 ///
 /// # Reference

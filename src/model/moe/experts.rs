@@ -1,5 +1,7 @@
 //! The experts of one layer.
 
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
@@ -7,7 +9,7 @@ use crate::kernel::activation::Activation;
 use crate::model::init::Init;
 use crate::model::moe::language::{LanguageMatrices, LanguageSizes, LowRank, synthesized};
 use crate::model::moe::router::Routing;
-use crate::model::ops::experts::{ExpertWeights, expert_feed_forward};
+use crate::model::ops::experts::{ExpertWeights, Grouping, expert_feed_forward, packed_feed_forward};
 use crate::model::pass::Pass;
 
 /// `experts` feed-forwards of one layer, their weights stacked.
@@ -101,7 +103,19 @@ impl Experts {
     /// # Shapes
     /// `x`, returns: `[rows, d_model]`
     pub fn forward(&self, x: Tensor<2>, routing: &Routing, act: Activation, pass: &Pass) -> Tensor<2> {
-        combine(expert_feed_forward(x, self.synthesized(pass), routing.grouping.clone(), act, pass), routing)
+        combine(self.feed_forward(x, routing.grouping.clone(), act, pass), routing)
+    }
+
+    /// Each row through the experts chosen for it.
+    ///
+    /// # Shapes
+    /// - `x`: `[rows, d_model]`
+    /// - returns `[rows * top_k, d_model]`, one row for each choice; dead rows are 0
+    pub fn feed_forward(&self, x: Tensor<2>, grouping: Arc<Grouping>, act: Activation, pass: &Pass) -> Tensor<2> {
+        match (pass.packed(self.up.id), pass.packed(self.down.id)) {
+            (Some(up), Some(down)) => packed_feed_forward(x, [up, down], [self.up_bias.val(), self.down_bias.val()], grouping, act, pass),
+            _ => expert_feed_forward(x, self.synthesized(pass), grouping, act, pass),
+        }
     }
 }
 

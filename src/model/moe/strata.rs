@@ -14,7 +14,7 @@ use crate::model::moe::balance::{RouterLoss, router_loss};
 use crate::model::moe::experts::Experts;
 use crate::model::moe::router::{Router, Routing};
 use crate::model::ops::dropout::add_branch;
-use crate::model::ops::experts::{Grouping, expert_feed_forward};
+use crate::model::ops::experts::Grouping;
 use crate::model::ops::norm::layer_norm;
 use crate::model::pass::Pass;
 
@@ -117,8 +117,7 @@ impl StrataLayer {
                 let routing = choose(x.clone().matmul(gates.clone().narrow(1, column, allowed)), &active);
                 let experts: Vec<Option<usize>> = routing.choices.iter().map(|c| c.map(|e| e + below)).collect();
                 let grouping = Arc::new(Grouping::new(&experts, load.len(), 1));
-                let y = expert_feed_forward(x.clone(), self.experts.synthesized(pass), grouping, adding.activation, pass)
-                    * routing.weights.clone();
+                let y = self.experts.feed_forward(x.clone(), grouping, adding.activation, pass) * routing.weights.clone();
                 h = add_branch(h, y.reshape([batch, steps, d_model]), adding.step, adding.dropout, pass);
                 for (row, e) in experts.iter().enumerate().filter_map(|(row, e)| e.map(|e| (row, e))) {
                     paths[row].push(e);

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::kernel::activation::Activation;
+use crate::model::arithmetic::Packed;
 use crate::model::ops::activation::activate;
-use crate::model::ops::experts_fused::FusedExperts;
+use crate::model::ops::experts_fused::{FusedExperts, PackedExperts};
 use crate::model::ops::fused;
 use crate::model::pass::Pass;
 
@@ -95,6 +96,22 @@ pub fn expert_feed_forward(x: Tensor<2>, weights: ExpertWeights, grouping: Arc<G
         return fused::apply!(op; x, weights.up, weights.up_bias, weights.down, weights.down_bias);
     }
     composed(x, weights, &grouping, act)
+}
+
+/// [`expert_feed_forward`] with matrices packed before: inference on the CPU.
+///
+/// # Shapes
+/// - `up_bias`: `[experts, d_ff]`; `down_bias`: `[experts, d_model]`
+pub fn packed_feed_forward(
+    x: Tensor<2>,
+    [up, down]: [Packed; 2],
+    [up_bias, down_bias]: [Tensor<2>; 2],
+    grouping: Arc<Grouping>,
+    act: Activation,
+    pass: &Pass,
+) -> Tensor<2> {
+    let op = PackedExperts { experts: FusedExperts::new(grouping, act, pass.precision()), up, down };
+    fused::apply!(op; x, up_bias, down_bias)
 }
 
 /// Groups rows by expert with Burn's select and assign.

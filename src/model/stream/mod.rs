@@ -24,7 +24,7 @@ pub use subsampling::SubsamplingStream;
 use burn::tensor::Tensor;
 
 use crate::error::{Error, Result};
-use crate::kernel::gemm::Precision;
+use crate::model::arithmetic::Arithmetic;
 use crate::model::asr::AsrModel;
 use crate::model::lengths::Lengths;
 use crate::model::pass::{Chunk, Pass};
@@ -33,7 +33,7 @@ use crate::model::pass::{Chunk, Pass};
 #[derive(Debug, Clone)]
 pub struct AsrStream {
     chunk: Chunk,
-    precision: Precision,
+    arithmetic: Arithmetic,
     subsampling: SubsamplingStream,
     blocks: Vec<BlockStream>,
     /// Steps given since the last reset.
@@ -54,7 +54,7 @@ impl AsrStream {
     ///
     /// # Errors
     /// [`Error::Config`] where the encoder has no such context.
-    pub fn new(model: &AsrModel, chunk: Chunk, precision: Precision) -> Result<Self> {
+    pub fn new(model: &AsrModel, chunk: Chunk, arithmetic: impl Into<Arithmetic>) -> Result<Self> {
         let config = model.encoder.config();
         if config.context.chunk(chunk.steps) != Some(chunk) {
             let reason =
@@ -62,7 +62,8 @@ impl AsrStream {
             return Err(Error::config("stream", reason));
         }
         let blocks = model.encoder.blocks.iter().map(|block| BlockStream::new(block, chunk)).collect();
-        Ok(Self { chunk, precision, subsampling: SubsamplingStream::new(&config.subsampling, config.mels, chunk), blocks, steps: 0 })
+        let subsampling = SubsamplingStream::new(&config.subsampling, config.mels, chunk);
+        Ok(Self { chunk, arithmetic: arithmetic.into(), subsampling, blocks, steps: 0 })
     }
 
     /// Takes in frames; gives the steps of the chunks that are complete, `None` where none is.
@@ -97,7 +98,7 @@ impl AsrStream {
     }
 
     fn pass(&self) -> Pass {
-        Pass::inference(self.precision).with_chunk(Some(self.chunk))
+        Pass::inference(&self.arithmetic).with_chunk(Some(self.chunk))
     }
 
     /// Whole chunks (but for the end of the stream) through the blocks and the head.

@@ -3,7 +3,7 @@
 use crate::audio::Resampler;
 use crate::error::{Error, Result};
 use crate::features::{Framing, FrontEnd, FrontEndStream, LastFrame, Running};
-use crate::kernel::gemm::Precision;
+use crate::model::arithmetic::Arithmetic;
 use crate::model::asr::AsrModel;
 use crate::model::pass::Chunk;
 use crate::model::stream::AsrStream;
@@ -30,7 +30,7 @@ impl<'a> Acoustic<'a> {
     ///
     /// # Errors
     /// As [`Resampler::new`] and [`AsrStream::new`]; [`Error::Config`] for features that need the whole utterance.
-    pub fn new(model: &'a AsrModel, front_end: &FrontEnd, rate: SampleRate, chunk: Chunk, precision: Precision) -> Result<Self> {
+    pub fn new(model: &'a AsrModel, front_end: &FrontEnd, rate: SampleRate, chunk: Chunk, arithmetic: &Arithmetic) -> Result<Self> {
         let config = front_end.config();
         let running =
             config.normalization.running(config.mels).filter(|_| !matches!(config.framing, Framing::Centred { last: LastFrame::Mask, .. }));
@@ -40,7 +40,7 @@ impl<'a> Acoustic<'a> {
             resampler: Resampler::new(rate, SampleRate(config.sample_rate))?,
             front_end: FrontEndStream::new(front_end),
             running,
-            encoder: AsrStream::new(model, chunk, precision)?,
+            encoder: AsrStream::new(model, chunk, arithmetic)?,
             chunk_values: chunk.steps * model.encoder.config().subsampling.factor() * config.mels,
             hop: config.hop,
             samples: Vec::new(),

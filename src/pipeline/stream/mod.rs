@@ -235,7 +235,7 @@ impl Transcriber {
         self.knows_module()?;
         let (model, front_end) = self.spectral()?;
         let chunk = chunk_of(model.encoder.config(), self.step_samples, chunk_ms)?;
-        let acoustic = Acoustic::new(model, front_end, rate, chunk, self.precision)?;
+        let acoustic = Acoustic::new(model, front_end, rate, chunk, &self.arithmetic)?;
         // A search of its own, whatever state the transcriber's is in; both share what is large.
         let decoder = self.decoder.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let utterance = Utterance::new(&self.tokenizer, self.lexicon.clone(), decoder, self.step_samples);
