@@ -376,85 +376,29 @@ fn word_times(text: &mut String, name: &str, json: &Value) {
 
 /// Encoders on the same weights and inputs, ours beside PyTorch's, pair by pair.
 fn encoder(text: &mut String, name: &str, json: &Value) {
-    heading(text, "Encoder against PyTorch and ONNX Runtime: same weights, same inputs", name, json);
-    let version = |key: &str| json["versions"][key].as_str().unwrap_or("missing").to_string();
+    heading(text, "Encoder against PyTorch: same weights, same inputs", name, json);
     writeln!(
         text,
-        "PyTorch {}, ONNX Runtime {}; 12 layers, d_model 256, 250 steps. Milliseconds, medians. The last columns are the peer's time / ours, above 1 we \
-         are faster: f32 against the faster of both in f32, our best against each peer's f32 and against its reduced precision (PyTorch bf16, ONNX Runtime int8).\n",
-        version("torch"),
-        version("onnxruntime")
+        "PyTorch {}; 12 layers, d_model 256, 250 steps. Ratio: our time / PyTorch's, below 1 we are faster.\n",
+        json["torch"].as_str().unwrap()
     )
     .unwrap();
-    let engines = ["ours f32", "ours bf16", "ours int8", "torch f32", "torch bf16", "ort f32", "ort int8"];
-    let peers = [("torch f32", "PyTorch f32"), ("ort f32", "ORT f32"), ("torch bf16", "PyTorch bf16"), ("ort int8", "ORT int8")];
-    let titles = engines.map(|e| e.replace("torch", "PyTorch").replace("ort", "ORT")).join(" | ");
-    let ratios = peers.map(|(_, title)| format!("best : {title}")).join(" | ");
-    writeln!(text, "| case | mode | batch | threads | {titles} | f32 : f32 | {ratios} |").unwrap();
-    writeln!(text, "|---|---|---|---|{}", "---|".repeat(engines.len() + 1 + peers.len())).unwrap();
-    for row in json["rows"].as_array().unwrap() {
-        let time = |engine: &str| row["engines"][engine]["median_ms"].as_f64();
-        let cells = engines.map(|e| time(e).map_or(String::new(), |ms| format!("{ms:.1}"))).join(" | ");
-        let best = engines[..3].iter().filter_map(|e| time(e)).fold(f64::INFINITY, f64::min);
-        let f32_peer = ["torch f32", "ort f32"].iter().filter_map(|e| time(e)).fold(f64::INFINITY, f64::min);
-        let ratio = |peer: Option<f64>, ours: f64| peer.map_or(String::new(), |peer| format!("{:.2}x", peer / ours));
-        let against = peers.map(|(peer, _)| ratio(time(peer), best)).join(" | ");
+    text.push_str("| case | mode | batch | threads | precision | PyTorch, ms | ours, ms | ratio (median) | ratio (best) |\n|---|---|---|---|---|---|---|---|---|\n");
+    for row in json["rows"].as_array().unwrap().iter().filter(|r| r["ours"].is_object()) {
+        let number = |v: &Value| format!("{:.2}", v.as_f64().unwrap());
         let word = |key: &str| row[key].as_str().map_or_else(|| row[key].to_string(), str::to_string);
-        let head = ["case", "mode", "batch", "threads"].map(word).join(" | ");
-        writeln!(text, "| {head} | {cells} | {} | {against} |", ratio(Some(f32_peer), time("ours f32").unwrap())).unwrap();
-    }
-}
-
-/// Experts beside their dense twin.
-fn experts(text: &mut String, name: &str, json: &Value) {
-    heading(text, "What 8 experts cost beside a dense encoder of equal active size", name, json);
-    text.push_str(
-        "| mode | precision | batch | dense, ms | 8 experts, ms | ratio (median) | ratio (best) |\n|---|---|---|---|---|---|---|\n",
-    );
-    for row in json["rows"].as_array().unwrap() {
-        let (s, n) = (|key: &str| row[key].as_str().unwrap(), |key: &str| row[key].as_f64().unwrap());
-        let (dense, experts) = (n("dense_median_ms"), n("experts_median_ms"));
-        let best = n("experts_best_ms") / n("dense_best_ms");
         writeln!(
             text,
-            "| {} | {} | {} | {dense:.1} | {experts:.1} | {:.2} | {best:.2} |",
-            s("mode"),
-            s("precision"),
-            row["batch"],
-            experts / dense
-        )
-        .unwrap();
-    }
-}
-
-/// Word errors, speed and memory by precision.
-fn precision(text: &mut String, name: &str, json: &Value) {
-    heading(text, &format!("Precision of `{}`: word errors, speed, memory", json["model"].as_str().unwrap()), name, json);
-    writeln!(
-        text,
-        "{} utterances ({:.0} s). Words unlike f32's: share of its words that come out otherwise, right or wrong. Of int8, subsampling and head are bf16, and \
-         so are the products within attention.\n",
-        json["utterances"],
-        json["audio_seconds"].as_f64().unwrap()
-    )
-    .unwrap();
-    text.push_str("| decoding | dtype | WER, mean of sets | WER, all words | change of both against f32 | words unlike f32's | RTFx encoder and decoder | RTFx end to end | peak memory, MiB |\n");
-    text.push_str("|---|---|---|---|---|---|---|---|---|\n");
-    for row in json["rows"].as_array().unwrap() {
-        let (s, n) = (|key: &str| row[key].as_str().unwrap(), |key: &str| row[key].as_f64().unwrap());
-        writeln!(
-            text,
-            "| {} | {} | {:.2} % | {:.2} % | {:+.2}, {:+.2} | {:.2} % | {:.0} | {:.0} | {:.0} |",
-            s("decoder"),
-            s("dtype"),
-            n("wer_mean"),
-            n("wer_all"),
-            n("change_mean"),
-            n("change_all"),
-            n("words_unlike"),
-            n("rtfx_compute"),
-            n("rtfx"),
-            n("peak_mib")
+            "| {} | {} | {} | {} | {} | {:.1} | {:.1} | {} | {} |",
+            word("case"),
+            word("mode"),
+            word("batch"),
+            word("threads"),
+            word("precision"),
+            row["torch"]["median_ms"].as_f64().unwrap(),
+            row["ours"]["median_ms"].as_f64().unwrap(),
+            number(&row["ratio_median"]),
+            number(&row["ratio_best"])
         )
         .unwrap();
     }
