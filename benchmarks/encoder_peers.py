@@ -280,7 +280,7 @@ def onnx_file(a, case, batch, precision):
 
             quantize_dynamic(onnx_file(a, case, batch, "f32"), path, weight_type=QuantType.QInt8, per_channel=True)
         else:
-            torch.onnx.export(Logits(build(case).eval()), (inputs(batch),), path, dynamo=True, external_data=False, verbose=False)
+            torch.onnx.export(Logits(build(case)).eval(), (inputs(batch),), path, dynamo=True, external_data=False, verbose=False)
     return path
 
 
@@ -370,7 +370,7 @@ def main():
     versions = {"torch": torch.__version__}
     with contextlib.suppress(ImportError):
         versions["onnxruntime"] = __import__("onnxruntime").__version__
-    result = {"bench": "encoder_peers", "date": began.date().isoformat(), "cpu": cpu_model(), "load": os.getloadavg(),
+    result = {"bench": "encoder_engines", "date": began.date().isoformat(), "cpu": cpu_model(), "load": os.getloadavg(),
               "versions": versions, "command": command(a), "rows": rows}
     text = json.dumps(result, indent=1)
     if a.out:
@@ -383,7 +383,7 @@ def main():
 def command(a):
     """What was run, without paths of this machine."""
     words = ["--threads", *map(str, a.threads), "--rounds", str(a.rounds), "--seconds", f"{a.seconds:g}"]
-    return " ".join(["python3 benchmarks/encoder_peers.py --export FOLDER --ours BENCH_BINARY", *words, "--out benchmarks/results/encoder.json"])
+    return " ".join(["python3 benchmarks/encoder_peers.py --export FOLDER --ours BENCH_BINARY", *words, "--out benchmarks/results/encoder-engines.json"])
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ macro_rules! product {
         ///
         /// # Safety
         /// The thread's tiles are configured ([`Tiles`]); both panels hold `steps` steps; `from` is readable, `to` writable for the tiles.
-        pub(in super::super) unsafe fn $name<T>(steps: usize, left: *const Line, right: *const Line, from: Place<*const T>, to: Place<*mut T>) {
+        pub(in crate::kernel) unsafe fn $name<T>(steps: usize, left: *const Line, right: *const Line, from: Place<*const T>, to: Place<*mut T>) {
             // SAFETY: addresses are inside the panels and places of the caller's promise; flags and tiles are declared clobbered.
             unsafe {
                 std::arch::asm!(
@@ -130,8 +130,8 @@ macro_rules! products {
     ($(#[$doc:meta])* $module:ident, $dot:literal) => {
         $(#[$doc])*
         pub(super) mod $module {
-            use super::super::amx::Place;
-            use super::super::pack::Line;
+            use $crate::kernel::amx::Place;
+            use $crate::kernel::pack::Line;
 
             $crate::kernel::amx::product!(
                 /// 17 to 32 rows, 17 to 32 columns.

@@ -187,12 +187,12 @@ unsafe fn vnni_tile<const ROWS: usize, const LINES: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::cpu::Tier;
-    use super::super::gemm::tests::noise;
-    use super::super::matrix::Matrix;
-    use super::super::quantize::{Int8Matrix, Placement, quantize_row, steps};
-    use super::super::simd;
     use super::*;
+    use crate::kernel::cpu::Tier;
+    use crate::kernel::matrix::Matrix;
+    use crate::kernel::noise::noise;
+    use crate::kernel::quantize::{Int8Matrix, Placement, quantize_row, steps};
+    use crate::kernel::simd;
 
     #[test]
     fn every_unit_gives_the_same_integers() {

@@ -266,9 +266,10 @@ unsafe fn run(jobs: &[Job<'_>], compute: Compute) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::super::words::round_bf16;
+mod tests {
     use super::*;
+    use crate::kernel::noise::noise;
+    use crate::kernel::words::round_bf16;
 
     /// f32 products against f64 sums, relative to the sum of magnitudes.
     const F32_TOLERANCE: f64 = 1e-5;
@@ -292,17 +293,6 @@ pub(super) mod tests {
         (200, 40, 200),
         (40, 1100, 600),
     ];
-
-    pub(in super::super) fn noise(len: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        };
-        (0..len).map(|_| next()).collect()
-    }
 
     fn rounded(x: f32, bf16: bool) -> f64 {
         f64::from(if bf16 { f32::from_bits(u32::from(round_bf16(x)) << 16) } else { x })

@@ -249,11 +249,11 @@ tiered!(fn finish[P: Pointwise](sums: &Sums, rows: &[RowScale], columns: &Column
 
 #[cfg(test)]
 mod tests {
-    use super::super::activation::Activation;
-    use super::super::gemm::tests::noise;
-    use super::super::gemm::{Compute, Epilogue, Matrix, MatrixMut, Operand, PackedMatrix, Precision, gemm, gemm_grouped};
-    use super::super::quantize::tests::row_reference;
     use super::*;
+    use crate::kernel::activation::Activation;
+    use crate::kernel::gemm::{Compute, Epilogue, Matrix, MatrixMut, Operand, PackedMatrix, Precision, gemm, gemm_grouped};
+    use crate::kernel::noise::noise;
+    use crate::kernel::quantize::tests::row_reference;
 
     /// Rows, inner dimension, columns: empty, single, around the register tile, a run and a panel, few rows, many.
     const SHAPES: [(usize, usize, usize); 12] = [

@@ -26,6 +26,8 @@ pub mod mapping;
 mod math;
 pub mod matrix;
 pub mod memory;
+#[cfg(test)]
+mod noise;
 pub mod norm;
 mod pack;
 mod quantize;

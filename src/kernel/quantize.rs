@@ -251,12 +251,12 @@ fn quantize_panel(tier: Tier, b: &Matrix<'_>, first: usize, lines: &mut [Line], 
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::super::gemm::tests::noise;
+pub(in crate::kernel) mod tests {
     use super::*;
+    use crate::kernel::noise::noise;
 
     /// The byte of every value of a row, one by one.
-    pub(in super::super) fn row_reference(x: &[f32]) -> (Vec<i32>, f32, i32) {
+    pub(in crate::kernel) fn row_reference(x: &[f32]) -> (Vec<i32>, f32, i32) {
         let (low, high) = x.iter().fold((0.0f32, 0.0f32), |(low, high), v| (low.min(*v), high.max(*v)));
         if high - low < SMALLEST_RANGE {
             return (vec![0; x.len()], 0.0, 0);

@@ -31,6 +31,7 @@ fn render() -> String {
         match json["benchmark"].as_str().or(json["bench"].as_str()) {
             Some("features") => features(&mut text, &name, &json),
             Some("encoder_peers") => encoder(&mut text, &name, &json),
+            Some("encoder_engines") => engines(&mut text, &name, &json),
             Some("experts") => experts(&mut text, &name, &json),
             Some("precision") => precision(&mut text, &name, &json),
             Some("yardstick") => yardstick(&mut text, &name, &json),
@@ -429,8 +430,38 @@ fn word_times(text: &mut String, name: &str, json: &Value) {
     }
 }
 
-/// Encoders on the same weights and inputs: each engine's median, and what ours are to theirs.
+/// Encoders on the same weights and inputs, ours beside PyTorch's, pair by pair.
 fn encoder(text: &mut String, name: &str, json: &Value) {
+    heading(text, "Encoder against PyTorch: same weights, same inputs", name, json);
+    writeln!(
+        text,
+        "PyTorch {}; 12 layers, d_model 256, 250 steps. Ratio: our time / PyTorch's, below 1 we are faster.\n",
+        json["torch"].as_str().unwrap()
+    )
+    .unwrap();
+    text.push_str("| case | mode | batch | threads | precision | PyTorch, ms | ours, ms | ratio (median) | ratio (best) |\n|---|---|---|---|---|---|---|---|---|\n");
+    for row in json["rows"].as_array().unwrap().iter().filter(|r| r["ours"].is_object()) {
+        let number = |v: &Value| format!("{:.2}", v.as_f64().unwrap());
+        let word = |key: &str| row[key].as_str().map_or_else(|| row[key].to_string(), str::to_string);
+        writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {:.1} | {:.1} | {} | {} |",
+            word("case"),
+            word("mode"),
+            word("batch"),
+            word("threads"),
+            word("precision"),
+            row["torch"]["median_ms"].as_f64().unwrap(),
+            row["ours"]["median_ms"].as_f64().unwrap(),
+            number(&row["ratio_median"]),
+            number(&row["ratio_best"])
+        )
+        .unwrap();
+    }
+}
+
+/// Encoders on the same weights and inputs: each engine's median, and what ours are to theirs.
+fn engines(text: &mut String, name: &str, json: &Value) {
     heading(text, "Encoder against PyTorch and ONNX Runtime: same weights, same inputs", name, json);
     let version = |key: &str| json["versions"][key].as_str().unwrap_or("missing").to_string();
     writeln!(
