@@ -11,9 +11,6 @@ use crate::pipeline::decoder::Decoding;
 /// Version of the file's layout.
 const FORMAT_VERSION: u32 = 1;
 
-/// Name of the file in a model folder.
-const FILE: &str = "calibration.json";
-
 /// Keeps log-odds finite: confidences nearer to 0 or 1 count as this far away.
 const LEAST: f64 = 1e-6;
 
@@ -70,12 +67,15 @@ impl Default for CalibrationConfig {
 }
 
 impl CalibrationConfig {
+    /// Name of the file in a model folder.
+    pub const FILE: &str = "calibration.json";
+
     /// What the model folder says, if it says anything.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Config`], [`Error::FormatVersion`]
     pub fn read(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join(FILE);
+        let path = folder.join(Self::FILE);
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Ok(None),
@@ -100,7 +100,7 @@ impl CalibrationConfig {
     /// # Errors
     /// [`Error::Io`]
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let path = folder.join(FILE);
+        let path = folder.join(Self::FILE);
         let mut json = serde_json::to_string_pretty(self).map_err(|e| Error::config(&path, e.to_string()))?;
         json.push('\n');
         write_atomically(&path, json.as_bytes())
@@ -154,7 +154,7 @@ mod tests {
         CalibrationConfig { beam: Some(Logistic { slope: 0.0, intercept: 1.0 }), ..config }.write(folder.path()).unwrap();
         assert!(matches!(CalibrationConfig::read(folder.path()), Err(Error::Config { .. })));
         for text in ["{\"format_version\": 1, \"greedy\": null, \"beam\": null, \"more\": 1}", "{}"] {
-            std::fs::write(folder.path().join(FILE), text).unwrap();
+            std::fs::write(folder.path().join(CalibrationConfig::FILE), text).unwrap();
             assert!(matches!(CalibrationConfig::read(folder.path()), Err(Error::Config { .. })), "{text}");
         }
     }

@@ -20,9 +20,6 @@ use crate::text::Tokenizer;
 /// Version of the file's layout.
 const FORMAT_VERSION: u32 = 1;
 
-/// Name of the file in a model folder.
-const FILE: &str = "decoding.json";
-
 /// How a model is best decoded: found by `omniscribe lm tune` and kept beside its weights. Reading fills in no defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +39,9 @@ pub struct DecodingConfig {
 }
 
 impl DecodingConfig {
+    /// Name of the file in a model folder.
+    pub const FILE: &str = "decoding.json";
+
     /// A file with these weights.
     pub fn new(language_model: &str, weights: &LanguageModel, beam: &BeamConfig) -> Self {
         Self {
@@ -59,7 +59,7 @@ impl DecodingConfig {
     /// # Errors
     /// [`Error::Io`], [`Error::Config`], [`Error::FormatVersion`]
     pub fn read(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join(FILE);
+        let path = folder.join(Self::FILE);
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             // A model may be a file (`.nemo`): there is no folder to look into.
@@ -78,7 +78,7 @@ impl DecodingConfig {
     /// # Errors
     /// [`Error::Io`]
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let path = folder.join(FILE);
+        let path = folder.join(Self::FILE);
         let mut json = serde_json::to_string_pretty(self).map_err(|e| Error::config(&path, e.to_string()))?;
         json.push('\n');
         write_atomically(&path, json.as_bytes())
@@ -253,7 +253,7 @@ mod tests {
         assert!(matches!(Decoding::of_model(folder.path()), Err(Error::Io { .. })), "the language model is missing");
         DecodingConfig { format_version: 9, ..config() }.write(folder.path()).unwrap();
         assert!(matches!(DecodingConfig::read(folder.path()), Err(Error::FormatVersion { found: 9, supported: 1, .. })));
-        std::fs::write(folder.path().join(FILE), "{\"format_version\": 1}").unwrap();
+        std::fs::write(folder.path().join(DecodingConfig::FILE), "{\"format_version\": 1}").unwrap();
         assert!(matches!(DecodingConfig::read(folder.path()), Err(Error::Config { .. })));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::checkpoint::limits::is_plain_name;
 use crate::checkpoint::safetensors_file::write_atomically;
 use crate::error::{Error, Result};
 use crate::pipeline::calibration::CalibrationConfig;
@@ -11,13 +12,23 @@ use crate::pipeline::decoder::DecodingConfig;
 /// is decoded as before.
 ///
 /// # Errors
-/// [`Error::Io`], and those of reading the files.
+/// [`Error::Io`], [`Error::Config`] for a language model that lies elsewhere, and those of reading the files.
 pub fn carry(from: &Path, to: &Path) -> Result<()> {
+    let mut files = Vec::new();
     if let Some(decoding) = DecodingConfig::read(from)? {
-        let source = from.join(&decoding.language_model);
-        let bytes = std::fs::read(&source).map_err(|e| Error::io(&source, e))?;
-        write_atomically(&to.join(&decoding.language_model), &bytes)?;
-        decoding.write(to)?;
+        if !is_plain_name(&decoding.language_model) {
+            let reason = format!("language_model = {:?}: must be the name of a file beside it", decoding.language_model);
+            return Err(Error::config(from.join(DecodingConfig::FILE), reason));
+        }
+        files.extend([decoding.language_model, DecodingConfig::FILE.into()]);
     }
-    CalibrationConfig::read(from)?.map_or(Ok(()), |calibration| calibration.write(to))
+    if CalibrationConfig::read(from)?.is_some() {
+        files.push(CalibrationConfig::FILE.into());
+    }
+    for file in files {
+        let source = from.join(&file);
+        let bytes = std::fs::read(&source).map_err(|e| Error::io(&source, e))?;
+        write_atomically(&to.join(&file), &bytes)?;
+    }
+    Ok(())
 }
