@@ -8,6 +8,7 @@ mod align_speech;
 mod analyze;
 mod architecture;
 mod audio;
+mod cards;
 mod channels;
 mod cli;
 mod clusters;
