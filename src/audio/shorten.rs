@@ -191,7 +191,10 @@ impl<R: Read> Shorten<R> {
                     if self.shift > 31 || (matches!(self.values, Values::Levels { .. }) && self.shift > MOST_LEVEL_SHIFT) {
                         return Err(Stop::Damaged("an impossible shift"));
                     }
-                    self.codes = codes_by_level(self.shift);
+                    // Only levels have codes, and only their shift is bounded by them.
+                    if matches!(self.values, Values::Levels { .. }) {
+                        self.codes = codes_by_level(self.shift);
+                    }
                 }
                 9 => {
                     for _ in 0..self.bits.unsigned(5)? {

@@ -425,21 +425,32 @@ proptest! {
 
     #[test]
     fn flipped_and_cut_streams_never_break_the_reader(at in 0usize..4_000, flip in 1u8..=255, cut in 0usize..4_000, kind in 0usize..13) {
-        let (kind, coding, width, (low, high), _) = cases().swap_remove(kind);
-        let values = vec![tune(800, 0, low, high), tune(800, 1, low, high)];
-        let mut data = pack(&Packing::plain(2, kind), &values, |v, _| v);
-        let at = at % data.len();
-        data[at] ^= flip;
-        data.truncate(data.len() - cut % data.len() / 2);
-        if let Ok(mut reader) = Reader::from_bytes(Path::new("x"), sphere(coding, width, 8_000, 2, 800, &data), &Limits::default()) {
-            let mut total = 0;
-            while let Ok(Some(block)) = reader.next_block() {
-                total += block.len();
-                prop_assert!(block.iter().all(|x| x.is_finite() && x.abs() <= 1.0));
-            }
-            prop_assert!(total <= 800);
-        }
+        read_damaged(at, flip, cut, kind);
     }
+}
+
+/// Reads a stream with a byte flipped and its end cut off; what comes is in range and no longer than the header says.
+fn read_damaged(at: usize, flip: u8, cut: usize, kind: usize) {
+    let (kind, coding, width, (low, high), _) = cases().swap_remove(kind);
+    let values = vec![tune(800, 0, low, high), tune(800, 1, low, high)];
+    let mut data = pack(&Packing::plain(2, kind), &values, |v, _| v);
+    let at = at % data.len();
+    data[at] ^= flip;
+    data.truncate(data.len() - cut % data.len() / 2);
+    if let Ok(mut reader) = Reader::from_bytes(Path::new("x"), sphere(coding, width, 8_000, 2, 800, &data), &Limits::default()) {
+        let mut total = 0;
+        while let Ok(Some(block)) = reader.next_block() {
+            total += block.len();
+            assert!(block.iter().all(|x| x.is_finite() && x.abs() <= 1.0));
+        }
+        assert!(total <= 800);
+    }
+}
+
+/// A flip that asks 16-bit samples to be shifted by more bits than companded levels could be.
+#[test]
+fn samples_without_levels_may_be_shifted_further() {
+    read_damaged(3846, 134, 0, 2);
 }
 
 /// 16-bit little-endian samples of one channel of a file, hashed.
