@@ -144,7 +144,9 @@ fn shown(interval: Option<(f64, f64)>) -> String {
 
 /// One line for each run: what it heard and how long it took; times are sums over the log, between lines of which audio hours and speed stand.
 fn training(card: &Card, folder: &Path) -> String {
-    let mut text = String::from("| run | audio, h | steps | time, h | times real time | loss at its end | greedy WER of all dev words at its end |\n|---|--:|--:|--:|--:|--:|--:|\n");
+    let mut text = String::from(
+        "| run | audio, h | steps | time, h | times real time | loss at its end | greedy WER of all dev words at its end |\n|---|--:|--:|--:|--:|--:|--:|\n",
+    );
     for run in &card.runs {
         let log = std::fs::read_to_string(folder.join(&run.log)).unwrap();
         let events: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

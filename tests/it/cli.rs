@@ -10,6 +10,7 @@ use omniscribe::eval::wer::character_errors;
 use omniscribe::model::config::EncoderConfig;
 use serde_json::{Value, json};
 
+use crate::program::{Ran, program, ran};
 use crate::training::random_model;
 
 /// A broken model is refused within this time, on a busy machine too.
@@ -36,29 +37,11 @@ fn with_model() -> tempfile::TempDir {
     folder
 }
 
-fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_omniscribe"));
-    command.env_remove("OMNISCRIBE_MODEL");
-    command
-}
-
 /// `omniscribe transcribe` with the model of `folder`.
 fn transcribe(folder: &Path) -> Command {
     let mut command = program();
     command.arg("transcribe").arg("--model").arg(folder.join("model"));
     command
-}
-
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-fn ran(command: &mut Command) -> Ran {
-    let output = command.output().expect("runs");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
 /// Demands failure with nothing on standard output and one line on standard error that says all of `says`.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crate::program::ran;
 use assert_cmd::Command;
 use serde_json::Value;
 
@@ -19,18 +20,6 @@ fn program(command: &str) -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_omniscribe"));
     program.env("OMNISCRIBE_MODEL", root().join("models/base")).arg(command);
     program
-}
-
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-fn ran(command: &mut Command) -> Ran {
-    let output = command.output().expect("runs");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
 fn files(folder: &Path) -> BTreeSet<String> {

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use assert_cmd::Command;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use omniscribe::checkpoint::safetensors_file::{HostTensors, Storage};
@@ -27,6 +26,7 @@ use omniscribe::train::step::{Objective, batch_gradients};
 use omniscribe::{Error, Precision, Transcriber};
 use serde_json::{Value, json};
 
+use crate::program::{program, ran};
 use crate::training::{Tones, line, random_model};
 
 /// f32 sums of the same terms in another grouping, through a few layers, relative to the largest value.
@@ -430,24 +430,6 @@ fn models_are_exported_with_all_modules_or_with_one_in_the_weights() {
     assert_eq!(logits(&all.model(&Device::flex()).expect("loads"), &f32_pass(Some(1))), logits(&model, &f32_pass(Some(1))));
     let one = convert(&["--language", "fr"]);
     assert_eq!(logits(&one.model(&Device::flex()).expect("loads"), &f32_pass(None)), logits(&model, &f32_pass(Some(1))));
-}
-
-fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_omniscribe"));
-    command.env_remove("OMNISCRIBE_MODEL");
-    command
-}
-
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-fn ran(command: &mut Command) -> Ran {
-    let output = command.output().expect("runs");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
 /// Texts and languages of the JSON that `transcribe` writes of some recordings.

@@ -34,6 +34,7 @@ mod moe;
 mod ngram;
 mod offload;
 mod oracle;
+mod program;
 mod report;
 mod results;
 mod scoring;

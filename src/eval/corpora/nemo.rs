@@ -1,4 +1,4 @@
-//! NeMo manifests: a JSON object per line, `{audio_filepath, text, duration[, offset, speaker, lang, accent]}`.
+//! NeMo manifests: a JSON object per line, `{audio_filepath, text, duration[, offset, speaker, lang, accent, sex]}`.
 
 use std::path::{Path, PathBuf};
 
